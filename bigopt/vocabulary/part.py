@@ -1,0 +1,110 @@
+"""The one abstraction: an object whose optional hooks name the places where it may act."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bigopt.vocabulary.batch import Batch, Output
+    from bigopt.vocabulary.run import History, Run
+
+State = Literal["trainable", "frozen"]
+
+
+class Fit(Protocol):
+    """The only way to train. Memoised: a killed run that is started again goes on where it was."""
+
+    def __call__(
+        self,
+        run: Run,
+        epochs: int | None = None,
+        *,
+        lr: float | None = None,
+        name: str = "fit",
+        parts: Sequence[Part] | None = None,
+        share: bool = False,
+    ) -> History:
+        """Trains ``run.model`` in place and leaves it at its best validation epoch.
+
+        Args:
+            run: what to train, on which data, judged by which monitor.
+            epochs: passes over the training split; None means ``trainer.max_epochs``; 0 returns at once.
+            lr: peak learning rate; None means ``optimizer.lr``.
+            name: what progress, history and checkpoints call this training.
+            parts: whose hooks act; None means ``run.parts``.
+            share: keep the result in the stage cache for other runs (baseline, teacher, source model).
+        """
+        ...
+
+
+class Part:
+    """A compression step, a transfer strategy or a training trick.
+
+    The constructor's typed signature is the schema of the configuration; there is no second declaration. Lasting
+    state belongs in parameters and buffers of the model or of :meth:`modules`, never in attributes of the Part.
+
+    Class attributes:
+        needs: state of the model that the Part can work on.
+        leaves: state in which it leaves the model (an exported or converted graph is frozen).
+        strengths: for Parts with :meth:`apply`: increasing strengths that a scan or a bisection may try, each in
+            [0, 1], where 0 changes nothing. Empty for Parts without a strength.
+    """
+
+    needs: ClassVar[State] = "trainable"
+    leaves: ClassVar[State] = "trainable"
+    strengths: ClassVar[tuple[float, ...]] = ()
+
+    def prepare(self, run: Run, fit: Fit) -> None:
+        """Changes the model before training: new head, freeze, gates, fake quantizers; may train a teacher."""
+
+    def modules(self, run: Run) -> dict[str, nn.Module]:
+        """Auxiliary modules: optimised, moved and checkpointed with the model, never exported or counted."""
+        return {}
+
+    def taps(self, run: Run) -> Sequence[str]:
+        """Names of the model's modules whose outputs :meth:`loss` wants in ``output.taps``."""
+        return ()
+
+    def batch(self, run: Run, batch: Batch) -> Batch:
+        """The batch to train on: augmented, or with unlabelled or target-domain rows mixed in."""
+        return batch
+
+    def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """Named scalar terms that are added to the task loss; the name ``task`` replaces it."""
+        return {}
+
+    def param_groups(self, run: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups, changed: other learning rates, other decay."""
+        return groups
+
+    def callbacks(self, run: Run) -> list[Any]:
+        """Fresh Lightning callbacks for one fit; one run fits several times."""
+        return []
+
+    def finish(self, run: Run, fit: Fit) -> None:
+        """Changes the model after training: remove channels, convert to integers, re-estimate batch norm."""
+
+    def apply(self, run: Run, strength: float, only: str | None = None) -> None:
+        """Compresses ``run.model`` in place, by this much, without training.
+
+        Args:
+            run: what to compress.
+            strength: 0 (nothing) to 1 (everything), on the scale that :attr:`strengths` uses.
+            only: name of the one layer to act on (for the sensitivity scan); None means all.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no strength")
+
+    def strength(self) -> float | None:
+        """The strength that the configuration asks for; None for Parts without a strength."""
+        return None
+
+    def layers(self, run: Run) -> Sequence[str]:
+        """Names of the layers that ``apply(only=…)`` can act on."""
+        return ()
+
+    def state(self) -> dict[str, Any]:
+        """Plain, JSON-able facts for the report (chosen channels, calibration method, fallbacks)."""
+        return {}
