@@ -38,6 +38,10 @@ class Network(nn.Module):
 
     Data stay raw (images in [0, 1]) everywhere outside; the exported file therefore takes raw input as well.
 
+    Attributes:
+        changes: physical changes since the net was built, in order, as plain JSON (``{"op": "prune", …}``); replaying
+            them on a fresh net gives the same shapes. Whoever changes the structure appends here.
+
     Args:
         net: any module; one whose output has ``logits`` (transformers' models) is unpacked.
         normalize: :class:`Normalize`, or ``nn.Identity()`` for token ids.
@@ -49,6 +53,7 @@ class Network(nn.Module):
         self.normalize = normalize if normalize is not None else nn.Identity()
         self.net = net
         self.pad_id = pad_id
+        self.changes: list[dict[str, Any]] = []
 
     @classmethod
     def for_data(cls, net: nn.Module, data: Data) -> Network:

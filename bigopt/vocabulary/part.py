@@ -92,7 +92,8 @@ class Part:
 
         Args:
             run: what to compress.
-            strength: 0 (nothing) to 1 (everything), on the scale that :attr:`strengths` uses.
+            strength: share in [0, 1] of what is still there to take away; applying a, then b leaves
+                ``(1 - a) * (1 - b)``.
             only: name of the one layer to act on (for the sensitivity scan); None means all.
         """
         raise NotImplementedError(f"{type(self).__name__} has no strength")
@@ -100,6 +101,10 @@ class Part:
     def strength(self) -> float | None:
         """The strength that the configuration asks for; None for Parts without a strength."""
         return None
+
+    def epochs(self, run: Run) -> int:
+        """Epochs after this step unless ``recover.epochs`` is set: a quarter of the first stage's, at least 1."""
+        return max(1, round(run.settings.trainer.max_epochs / 4))
 
     def layers(self, run: Run) -> Sequence[str]:
         """Names of the layers that ``apply(only=…)`` can act on."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from torch import Tensor, nn
 
 from bigopt.vocabulary.batch import Output
+from bigopt.vocabulary.settings import StepOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -116,6 +117,7 @@ class Run:
         parts: the Parts whose hooks act in a fit unless the caller names others.
         baseline: frozen copy of the model as the first stage left it; None before that.
         history: every fit's record so far.
+        options: what the driver was told about the compression step in progress (``ignore``, ``strict``, …).
         depth: how many forks lie between this run and the real one.
     """
 
@@ -132,6 +134,7 @@ class Run:
     parts: list[Part] = field(default_factory=list)
     baseline: nn.Module | None = None
     history: list[History] = field(default_factory=list)
+    options: StepOptions = field(default_factory=StepOptions)
     depth: int = 0
 
     def forward(self, x: Tensor, taps: Sequence[str] = (), model: nn.Module | None = None) -> Output:

@@ -100,8 +100,8 @@ class Recover:
     """Training after a compression step.
 
     Args:
-        epochs: passes over the training split; null lets the driver choose (a quarter of the first
-            stage's, at least 1).
+        epochs: passes over the training split; null leaves it to the step (a quarter of the first stage's, at
+            least 1, unless the method says otherwise).
         lr: peak learning rate as a share of ``optimizer.lr``.
         teacher: ``baseline`` distils from the dense model; null uses labels only.
         temperature: of the distillation.
