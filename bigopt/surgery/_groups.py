@@ -1,0 +1,183 @@
+"""Groups of channels that can only be removed together, found by tracing (DepGraph, Fang et al. 2023)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bigopt.surgery._attention import Attention, attention_blocks, shrink_attention
+from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.network import Network
+
+PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Linear)
+
+
+@dataclass
+class ChannelGroup:
+    """Channels of one or more layers that a residual, a concatenation or attention ties together.
+
+    Attributes:
+        name: name of the group's root layer, as in ``model.named_modules()``.
+        layers: names of all layers that lose output channels with the root.
+        channels: number of output channels of the root.
+        unit: channels that go together (the head size in attention, 1 elsewhere).
+        raw: torch-pruning's own group over all channels, for its importance criteria.
+    """
+
+    name: str
+    layers: tuple[str, ...]
+    channels: int
+    unit: int
+    raw: Any
+
+    @property
+    def units(self) -> int:
+        """Number of removable units: heads in attention, channels elsewhere."""
+        return self.channels // self.unit
+
+    def unit_scores(self, scores: Tensor) -> Tensor:
+        """Mean score of each unit ``(units,)`` from scores per channel ``(channels,)``."""
+        return scores.reshape(self.units, self.unit).mean(1)
+
+
+class Groups:
+    """The channel groups of a model, and their removal.
+
+    Args:
+        model: a :class:`~bigopt.vocabulary.network.Network`; removal changes it in place and appends to its
+            ``changes``, so that the same shapes can be rebuilt.
+        example: raw input ``(N, …)`` for tracing.
+        ignore: name patterns of layers that keep all their channels; the layer that computes the logits always does.
+        strict: raise on a layer that cannot be handled, instead of naming it and leaving it.
+
+    Raises:
+        RequestError: the model cannot be traced, or ``strict`` and a layer cannot be handled.
+    """
+
+    def __init__(self, model: Network, example: Tensor, ignore: Sequence[str] = (), strict: bool = False) -> None:
+        self.model = model
+        self.example = example
+        self.ignore = tuple(ignore)
+        self.strict = strict
+        self.unhandled: dict[str, str] = {}
+        self.attention: list[Attention] = attention_blocks(model)
+        self._names = {module: name for name, module in model.named_modules()}
+        self._graph = _trace(model, example)
+        self._groups = list(self._collect())
+
+    def __iter__(self) -> Iterator[ChannelGroup]:
+        return iter(self._groups)
+
+    def __len__(self) -> int:
+        return len(self._groups)
+
+    def remove(self, group: ChannelGroup, units: Iterable[int]) -> None:
+        """Removes these units of a group from every layer that has them.
+
+        Raises:
+            ValueError: a unit does not exist, or none would be left.
+        """
+        chosen = sorted({int(unit) for unit in units})
+        if not chosen:
+            return
+        if chosen[0] < 0 or chosen[-1] >= group.units or len(chosen) >= group.units:
+            raise ValueError(f"{group.name}: cannot remove units {chosen} of {group.units}")
+        index = [unit * group.unit + offset for unit in chosen for offset in range(group.unit)]
+        root = self.model.get_submodule(group.name)
+        fresh = self._graph.get_pruning_group(root, self._graph.get_pruner_of_module(root).prune_out_channels, index)
+        fresh.prune(record_history=False)
+        shrink_attention(self.model, self.attention, group.layers, len(chosen))
+        self.model.changes.append({"op": "prune", "layer": group.name, "channels": index})
+
+    def _collect(self) -> Iterator[ChannelGroup]:
+        keep = {last_layer(self.model, self.example)}
+        keep |= {name for name in self._names.values() if any(fnmatch(name, pattern) for pattern in self.ignore)}
+        for raw in self._graph.get_all_groups(root_module_types=PRUNABLE):
+            layers = tuple(self._layers(raw))
+            if not layers or keep & set(layers):
+                continue
+            root = layers[0]
+            channels = self._graph.get_out_channels(self.model.get_submodule(root))
+            reason, unit = self._unit(raw, layers)
+            if reason is None:
+                yield ChannelGroup(root, layers, channels, unit, raw)
+            elif self.strict:
+                raise RequestError(f"layer {root} cannot be pruned: {reason}; name it in ignore or set strict=false")
+            else:
+                self.unhandled[root] = reason
+
+    def _layers(self, raw: Any) -> Iterator[str]:
+        """Names of the convolutions and linear layers that lose output channels, the root first."""
+        seen = set()
+        for dep, _ in raw:
+            module = dep.target.module
+            if isinstance(module, PRUNABLE) and self._graph.is_out_channel_pruning_fn(dep.handler):
+                name = self._names[module]
+                if name not in seen:
+                    seen.add(name)
+                    yield name
+
+    def _unit(self, raw: Any, layers: Sequence[str]) -> tuple[str | None, int]:
+        """Why a group cannot be handled (None if it can), and the channels that must go together."""
+        for name in layers:
+            module = self.model.get_submodule(name)
+            if isinstance(module, nn.Conv1d | nn.Conv2d) and 1 < module.groups < module.out_channels:
+                return f"it is a grouped convolution with {module.groups} groups", 1
+        for block in self.attention:
+            if set(block.projections) & set(layers):
+                return None, block.head_size
+        for dep, index in raw:
+            module = dep.target.module
+            if isinstance(module, nn.GroupNorm) and module.num_groups > 1:
+                return f"group normalisation {self._names[module]} ties its channels together", 1
+            if isinstance(module, nn.Parameter) and len(index) == 0:
+                return "a free parameter depends on it", 1
+        return None, 1
+
+
+def last_layer(model: nn.Module, example: Tensor) -> str:
+    """Name of the convolution or linear layer that computes the logits: the last one to run."""
+    order: list[str] = []
+    handles = [
+        module.register_forward_hook(lambda _m, _i, _o, name=name: order.append(name))
+        for name, module in model.named_modules()
+        if isinstance(module, PRUNABLE)
+    ]
+    try:
+        with torch.no_grad():
+            model(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return order[-1] if order else ""
+
+
+def _trace(model: Network, example: Tensor) -> Any:
+    """torch-pruning's dependency graph; the message of a failure is one line."""
+    import torch_pruning as tp
+
+    logging.getLogger("torch_pruning").setLevel(logging.ERROR)
+    training = model.training
+    frozen = [parameter for parameter in model.parameters() if not parameter.requires_grad]
+    model.eval()
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise RequestError(f"the model cannot be traced for removing channels: {reason}") from error
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+        model.train(training)
+
+
+Criterion = Callable[[Any], Tensor]

@@ -1,0 +1,188 @@
+"""Removal of whole channels, filters, neurons and attention heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from bigopt.surgery import ChannelGroup, Groups
+from bigopt.vocabulary.data import Data
+from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.network import Network
+from bigopt.vocabulary.part import Part
+from bigopt.vocabulary.run import Run
+
+CRITERIA = ("random", "l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian")
+
+
+class ChannelPruning(Part):
+    """Removes the least important channels, filters, neurons or heads, and everything that depended on them.
+
+    Channels that a residual, a concatenation or attention ties together form one group (DepGraph, Fang et al. 2023,
+    arXiv:2301.12900). Criteria: ``l1``/``l2`` norms of the filters (Li et al. 2017, arXiv:1608.08710), ``bn_scale``
+    (network slimming, Liu et al. 2017, arXiv:1708.06519), ``fpgm`` (He et al. 2019, arXiv:1811.00250), ``lamp``
+    (Lee et al. 2021, arXiv:2010.07611), ``taylor`` (Molchanov et al. 2019, arXiv:1906.10771), ``hessian``
+    (LeCun et al. 1989, Optimal Brain Damage), ``random`` as the control.
+
+    Args:
+        ratio: share of the channels to remove, in [0, 1).
+        criterion: how channels are ranked.
+        ranking: ``local`` removes the share from every group, ``global`` ranks all groups against each other.
+        round_to: remaining channels of a group are rounded up to a multiple of this where the group is wide enough;
+            integer kernels like 16.
+        min_channels: channels (heads in attention) that a group keeps at least.
+        samples: training samples behind ``taylor`` and ``hessian``.
+
+    Raises:
+        RequestError: an argument is out of range.
+    """
+
+    strengths: ClassVar[tuple[float, ...]] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+    def __init__(
+        self,
+        ratio: float = 0.5,
+        criterion: Literal["random", "l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"] = "l2",
+        ranking: Literal["local", "global"] = "local",
+        round_to: int = 1,
+        min_channels: int = 1,
+        samples: int = 256,
+    ) -> None:
+        problems = []
+        if not 0 <= ratio < 1:
+            problems.append(f"ratio: got {ratio}, expected a share in [0, 1)")
+        if criterion not in CRITERIA:
+            problems.append(f"criterion: got {criterion!r}, expected one of {', '.join(CRITERIA)}")
+        for name, value in (("round_to", round_to), ("min_channels", min_channels), ("samples", samples)):
+            if value < 1:
+                problems.append(f"{name}: got {value}, expected at least 1")
+        if problems:
+            raise RequestError(problems)
+        self.ratio = ratio
+        self.criterion = criterion
+        self.ranking = ranking
+        self.round_to = round_to
+        self.min_channels = min_channels
+        self.samples = samples
+
+    def strength(self) -> float:
+        """The configured ratio."""
+        return self.ratio
+
+    def layers(self, run: Run) -> Sequence[str]:
+        """Root layers of the groups that can be pruned."""
+        model = _network(run)
+        return [group.name for group in Groups(model, _example(run.data), run.options.ignore)]
+
+    def apply(self, run: Run, strength: float, only: str | None = None) -> None:
+        """Removes this share of the remaining channels; the model is left as it was if that fails.
+
+        Raises:
+            RequestError: the model cannot be traced, or ``strict`` and a layer cannot be handled.
+        """
+        import copy
+
+        model = copy.deepcopy(_network(run))
+        groups = Groups(model, _example(run.data), run.options.ignore, run.options.strict)
+        for name, reason in groups.unhandled.items():
+            run.report.note(f"channel_pruning left {name} as it was: {reason}")
+        scored = self._scores(run, model, [group for group in groups if only is None or group.name == only], groups)
+        for group, units in _choose(scored, strength, self.ranking, self.round_to, self.min_channels):
+            groups.remove(group, units)
+        with torch.no_grad():
+            model(_example(run.data))
+        run.model = model
+
+    def _scores(
+        self, run: Run, model: Network, chosen: list[ChannelGroup], groups: Groups
+    ) -> list[tuple[ChannelGroup, Tensor]]:
+        """Importance ``(units,)`` of every group that the criterion can rank."""
+        importance = _importance(self.criterion)
+        if self.criterion == "random":
+            generator = torch.Generator().manual_seed(run.seed)
+            return [(group, torch.rand(group.units, generator=generator)) for group in chosen]
+        if self.criterion in ("taylor", "hessian"):
+            _accumulate(run, model, importance, self.samples, per_sample=self.criterion == "hessian")
+        scored = []
+        for group in chosen:
+            with torch.no_grad():
+                scores = importance(group.raw)
+            if scores is None:
+                run.report.note(f"channel_pruning left {group.name} as it was: {self.criterion} has no score for it")
+                continue
+            scored.append((group, group.unit_scores(scores.detach().cpu())))
+        model.zero_grad(set_to_none=True)
+        return scored
+
+
+def _network(run: Run) -> Network:
+    if not isinstance(run.model, Network):
+        raise RequestError(
+            "channel_pruning needs a trainable model, got an exported or converted graph; put it before quantization"
+        )
+    return run.model
+
+
+def _example(data: Data) -> Tensor:
+    return data.train.take(torch.arange(min(2, len(data.train))))
+
+
+def _importance(criterion: str) -> Any:
+    from torch_pruning.pruner import importance as tp
+
+    return {
+        "random": tp.RandomImportance,
+        "l1": lambda: tp.GroupMagnitudeImportance(p=1),
+        "l2": lambda: tp.GroupMagnitudeImportance(p=2),
+        "bn_scale": tp.BNScaleImportance,
+        "fpgm": tp.FPGMImportance,
+        "lamp": tp.LAMPImportance,
+        "taylor": tp.GroupTaylorImportance,
+        "hessian": tp.GroupHessianImportance,
+    }[criterion]()
+
+
+def _accumulate(run: Run, model: Network, importance: Any, samples: int, per_sample: bool) -> None:
+    """Gradients of the training loss on training samples, as the first- and second-order criteria need them."""
+    generator = torch.Generator().manual_seed(run.seed)
+    index = torch.randperm(len(run.data.train), generator=generator)[:samples]
+    x, y = run.data.train.take(index), run.data.train.y[index]
+    model.eval()
+    model.zero_grad(set_to_none=True)
+    if not per_sample:
+        run.task.loss(model(x), y).backward()
+        return
+    importance.zero_grad()
+    for loss in run.task.loss(model(x), y, reduction="none").reshape(len(x), -1).mean(1):
+        model.zero_grad(set_to_none=True)
+        loss.backward(retain_graph=True)
+        importance.accumulate_grad(model)
+
+
+def _choose(
+    scored: list[tuple[ChannelGroup, Tensor]], ratio: float, ranking: str, round_to: int, least: int
+) -> list[tuple[ChannelGroup, list[int]]]:
+    """Which units of which group go: the lowest scores, within what a group may lose."""
+    if not scored or ratio <= 0:
+        return []
+    threshold = None
+    if ranking == "global":
+        ranked = torch.cat([scores / scores.mean().clamp_min(1e-12) for _, scores in scored]).sort().values
+        count = int(ratio * len(ranked))
+        threshold = ranked[count - 1].item() if count else -1.0
+    chosen = []
+    for group, scores in scored:
+        if threshold is None:
+            lose = int(ratio * group.units)
+        else:
+            lose = int((scores / scores.mean().clamp_min(1e-12) <= threshold).sum())
+        left = max(group.units - lose, least)
+        if group.unit == 1 and group.units >= 2 * round_to:
+            left = -(-left // round_to) * round_to
+        lose = max(0, group.units - left)
+        if lose:
+            chosen.append((group, scores.argsort()[:lose].tolist()))
+    return chosen

@@ -1,0 +1,1 @@
+"""Quantization: one private file a method behind one plugin."""
