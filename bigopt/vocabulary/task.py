@@ -36,6 +36,26 @@ class Task:
             return functional.cross_entropy(logits, y, label_smoothing=self.label_smoothing, reduction=reduction)
         return functional.mse_loss(logits, y.reshape(logits.shape), reduction=reduction)
 
+    def soft_loss(self, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+        """Distance to a teacher's answers (Hinton et al. 2015, arXiv:1503.02531).
+
+        Args:
+            student: logits ``(N, K)`` or predictions ``(N, T)``.
+            teacher: the same for the teacher.
+            temperature: T of both softmaxes.
+
+        Returns:
+            ``T² · KL(teacher_T ‖ student_T)``, mean over rows; for regression the squared distance.
+        """
+        if self.name == "regression":
+            return functional.mse_loss(student, teacher)
+        return temperature**2 * functional.kl_div(
+            functional.log_softmax(student / temperature, dim=1),
+            functional.log_softmax(teacher / temperature, dim=1),
+            reduction="batchmean",
+            log_target=True,
+        )
+
     def metrics(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """Metrics of a whole split, without a prefix.
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from bigopt.vocabulary.batch import Batch, Output, Role
 from bigopt.vocabulary.errors import RequestError
@@ -24,7 +23,7 @@ class Distillation(Part):
     Args:
         teacher: a model plugin's name, a mapping with ``name`` and arguments, or a run folder. Null trains a teacher of
             the student's own architecture (born-again networks, Furlanello et al. 2018, arXiv:1805.04770).
-        teacher_epochs: passes with which the teacher is trained; null means ``trainer.max_epochs``; 0 takes it as it is.
+        teacher_epochs: passes with which the teacher is trained; null means ``trainer.max_epochs``; 0 trains nothing.
         temperature: T of both softmaxes, above 0.
         alpha: weight of the teacher's term, in [0, 1].
 
@@ -70,20 +69,8 @@ class Distillation(Part):
         assert self._model is not None, "prepare was not called"
         with torch.no_grad():
             answers = self._model(batch.x)
-        terms = {"distillation": self.alpha * soft_loss(run, output.logits, answers, self.temperature)}
+        terms = {"distillation": self.alpha * run.task.soft_loss(output.logits, answers, self.temperature)}
         labelled = batch.rows(Role.LABELLED)
         if batch.y is not None and labelled.any():
             terms["task"] = (1 - self.alpha) * run.task.loss(output.logits[labelled], batch.y[labelled])
         return terms
-
-
-def soft_loss(run: Run, student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """``T² · KL`` of softened class probabilities ``(N, K)``, or the squared distance of predictions ``(N, T)``."""
-    if run.task.name == "regression":
-        return functional.mse_loss(student, teacher)
-    return temperature**2 * functional.kl_div(
-        functional.log_softmax(student / temperature, dim=1),
-        functional.log_softmax(teacher / temperature, dim=1),
-        reduction="batchmean",
-        log_target=True,
-    )
