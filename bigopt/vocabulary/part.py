@@ -110,6 +110,6 @@ class Part:
         """Names of the layers that ``apply(only=…)`` can act on."""
         return ()
 
-    def state(self) -> dict[str, Any]:
-        """Plain, JSON-able facts for the report (chosen channels, calibration method, fallbacks)."""
-        return {}
+    def bits(self) -> tuple[int, int] | None:
+        """Widths of weights and activations after this step, for counting bit operations; None leaves them."""
+        return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part, State
@@ -48,7 +48,7 @@ class Quantization(Part):
             problems.append(f"samples: got {samples}, expected at least 1")
         if problems:
             raise RequestError(problems)
-        self.bits = bits
+        self.width = bits
         self.calibration = calibration
         self.samples = samples
         self.per_channel = per_channel
@@ -82,6 +82,6 @@ class Quantization(Part):
         run.report.value("quantized_layers", converted.quantized)
         run.model = converted.model
 
-    def bits_of(self) -> dict[str, Any]:
-        """Widths for counting bit operations: weight and activation bits of every quantized layer."""
-        return {"weight": self.bits, "activation": self.bits}
+    def bits(self) -> tuple[int, int]:
+        """Weights and activations have the configured width."""
+        return self.width, self.width

@@ -1,0 +1,103 @@
+"""From names in a configuration to models, datasets and Parts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from bigopt import registry
+from bigopt.vocabulary.data import Data
+from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.network import Network
+
+
+class Builder:
+    """Builds further models and datasets by name, as the configuration would.
+
+    Args:
+        seed: what datasets are split by and models initialised by.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def dataset(self, spec: Mapping[str, Any] | str, path: str = "dataset") -> Data:
+        """A checked dataset.
+
+        Args:
+            spec: a plugin's name, or a mapping with ``name`` and arguments.
+            path: what the configuration calls this dataset, for messages.
+
+        Raises:
+            RequestError: unknown plugin, wrong arguments, or data that cannot be used.
+        """
+        from bigopt.data import check_data
+
+        name, arguments = _named(spec, path)
+        data: Data = registry.build("datasets", name, arguments, {"seed": self.seed}, path=path)
+        check_data(data)
+        return data
+
+    def model(self, spec: Mapping[str, Any] | str, data: Data, path: str = "model") -> nn.Module:
+        """A network for this data, with the weights that the specification names.
+
+        Args:
+            spec: a model plugin's name, a mapping with ``name``, arguments and ``weights``, or a run folder.
+            data: gives channels, size, classes and normalisation.
+            path: what the configuration calls this model, for messages.
+
+        Raises:
+            RequestError: unknown plugin, wrong arguments, data of another kind, or weights that do not fit.
+        """
+        from bigopt.data import check_kind
+        from bigopt.pipeline.weights import load_into
+
+        if isinstance(spec, str) and not spec.isidentifier():
+            return self._from_folder(Path(spec), data, path)
+        name, arguments = _named(spec, path)
+        weights = arguments.pop("weights", None)
+        factory = registry.load("models", name)
+        check_kind(data.schema, tuple(getattr(factory, "kinds", ())) or ("image", "tabular", "text"), name)
+        _seed(self.seed)
+        net = registry.build("models", name, arguments, data.schema.model_arguments(), path=path)
+        network = Network.for_data(net, data)
+        if weights:
+            load_into(network, weights, build=lambda changed: self.model({**changed, "weights": None}, data, path))
+        return network
+
+    def _from_folder(self, folder: Path, data: Data, path: str) -> nn.Module:
+        """The model that a run left in its folder, its structure replayed."""
+        from bigopt.pipeline.structure import load_structure
+
+        if not (folder / "structure.json").is_file():
+            raise RequestError(f"{path}: got {str(folder)!r}, which holds no structure.json of a bigopt run")
+        return load_structure(folder, lambda spec: self.model({**spec, "weights": None}, data, path))
+
+
+def fitting_data(data: Data, model_spec: Mapping[str, Any]) -> Data:
+    """The data, images resized once where they are smaller than the model can take."""
+    from bigopt.data import resize_for
+
+    least = int(getattr(registry.load("models", str(model_spec["name"])), "min_size", 0))
+    if data.schema.kind != "image" or least <= min(data.schema.shape[1:]):
+        return data
+    return resize_for(data, least)
+
+
+def _named(spec: Mapping[str, Any] | str, path: str) -> tuple[str, dict[str, Any]]:
+    if isinstance(spec, str):
+        return spec, {}
+    arguments = dict(spec)
+    name = arguments.pop("name", None)
+    if not isinstance(name, str):
+        raise RequestError(f"{path}.name: got {name!r}, expected a plugin's name")
+    return name, arguments
+
+
+def _seed(seed: int) -> None:
+    from bigopt.train import seed_all
+
+    seed_all(seed, 0)
