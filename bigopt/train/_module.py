@@ -1,0 +1,180 @@
+"""The one LightningModule: calls the Parts' hooks in their order, sums the loss, keeps the means and the rates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from bigopt.train.ema import Average
+from bigopt.train.job import Job
+from bigopt.train.means import Means
+from bigopt.train.modes import follow_freezing
+from bigopt.train.optim import build_groups, build_optimizer, set_rate
+from bigopt.train.plan import Plan
+from bigopt.train.schedule import Plateau, factor
+from bigopt.vocabulary.batch import Batch, Output, Role
+from bigopt.vocabulary.errors import RequestError, RunFailed
+
+if TYPE_CHECKING:
+    from bigopt.train._loop import Closing
+
+CHECK_EVERY = 50
+"""Batches between two looks at the loss on a GPU, where each look waits for the device."""
+
+
+class FitModule(pl.LightningModule):
+    """One fit: the model with the Parts' auxiliary modules.
+
+    Attributes:
+        job: what is to be done.
+        plan: precision, memory format, compilation.
+        step: optimizer steps taken.
+        batch: batches done in this epoch.
+        epoch: epochs finished.
+        means: running means of the loss terms in this epoch.
+        values: means and validation metrics of the epoch that just ended.
+        average: the weights' moving average, or None.
+        seen: outputs of the tapped modules, filled by hooks that live as long as the fit.
+    """
+
+    def __init__(self, job: Job, plan: Plan, seen: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.job = job
+        self.plan = plan
+        self.model = job.run.model
+        self.auxiliary = nn.ModuleList(job.modules.values())
+        self.seen = seen
+        self.step = 0
+        self.batch = 0
+        self.epoch = 0
+        self.means = Means()
+        self.values: dict[str, float] = {}
+        self.plateau = Plateau()
+        self.average: Average | None = None
+        self.closing: Closing | None = None
+        self._call: Callable[[Tensor], Tensor] = self.model
+
+    def on_fit_start(self) -> None:
+        """Starts what needs the weights on their device."""
+        decay = self.job.run.settings.trainer.ema
+        self.average = Average(self.model, decay) if decay is not None else None
+        self._call = self.plan.compiled(self.model, self.job) if self.plan.compile else self.model
+        self.apply_rate()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimizer over the model and the auxiliary modules, as the Parts want it grouped."""
+        job = self.job
+        groups = build_groups(job.run, job.parts, job.modules.values(), job.lr)
+        return build_optimizer(groups, job.run.settings.optimizer, fused=self.plan.precision != "fp16")
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """The batch on the device, then as the Parts change it (outside autocast)."""
+        if device.type != "cpu":
+            batch = to_device(batch, device)
+        for part in self.job.parts:
+            batch = part.batch(self.job.run, batch)
+        return batch
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Total loss of one batch."""
+        output = self._forward(batch.x)
+        terms = self._terms(batch, output)
+        loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
+        self._check(loss, terms)
+        self.means.add(terms, loss, len(batch.x))
+        return loss
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        """One optimizer step, the average's update, and the next step's rate."""
+        optimizer.step(closure=optimizer_closure)
+        self.step += 1
+        if self.average is not None:
+            self.average.update()
+        self.apply_rate()
+
+    def apply_rate(self) -> None:
+        """Sets the rate that the next optimizer step uses."""
+        job = self.job
+        total = job.epochs * job.steps_per_epoch
+        share = factor(job.run.settings.scheduler, min(self.step, total - 1), total, job.steps_per_epoch)
+        set_rate(self.trainer.optimizers[0], share * self.plateau.factor)
+
+    def on_train_epoch_start(self) -> None:
+        """Lets running statistics follow what the Parts' callbacks froze or unfroze."""
+        follow_freezing(self)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Counts the batch."""
+        self.batch += 1
+        if self.closing is not None:
+            self.closing.batch(self.trainer)
+
+    def on_train_epoch_end(self) -> None:
+        """Closes the epoch, after all callbacks."""
+        if self.closing is not None:
+            self.closing.epoch(self.trainer)
+
+    def _forward(self, x: Tensor) -> Output:
+        if self.plan.channels_last and x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        self.seen.clear()
+        logits = self._call(x)
+        return Output(logits.float(), dict(self.seen))
+
+    def _terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:
+        """The task loss on labelled rows and the Parts' terms; equal names are summed, ``task`` replaces."""
+        extra: dict[str, Tensor] = {}
+        replaced: Tensor | None = None
+        for part in self.job.parts:
+            for name, term in part.loss(self.job.run, batch, output).items():
+                if name == "task":
+                    replaced = term
+                else:
+                    extra[name] = extra[name] + term if name in extra else term
+        task = replaced if replaced is not None else self._task(batch, output.logits)
+        terms = ({} if task is None else {"task": task}) | extra
+        if not terms:
+            raise RequestError(f"{self.job.name}: a batch without labelled rows, and no Part gives a loss for it")
+        return terms
+
+    def _task(self, batch: Batch, logits: Tensor) -> Tensor | None:
+        """Task loss on the labelled rows; None where there are none."""
+        if batch.y is None:
+            return None
+        if batch.role is None:
+            return self.job.run.task.loss(logits, batch.y)
+        rows = batch.rows(Role.LABELLED)
+        return self.job.run.task.loss(logits[rows], batch.y[rows]) if bool(rows.any()) else None
+
+    def _check(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+        """Stops at a loss that is not finite: at once on the CPU, within :data:`CHECK_EVERY` batches on a GPU."""
+        if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
+            self.fail({name: term.item() for name, term in terms.items()})
+        elif loss.device.type != "cpu" and self.batch % CHECK_EVERY == CHECK_EVERY - 1 and not self.means.finite():
+            self.fail({})
+
+    def fail(self, terms: dict[str, float]) -> None:
+        """Stops the run because of a loss that is not finite.
+
+        Raises:
+            RunFailed: always; names the fit, the epoch and the step.
+        """
+        listed = f" ({', '.join(f'{name}={value:g}' for name, value in terms.items())})" if terms else ""
+        raise RunFailed(
+            f"{self.job.name}: the loss is not finite in epoch {self.epoch + 1} of {self.job.epochs}, "
+            f"step {self.batch + 1} of {self.job.batches}{listed}; try a lower optimizer.lr or trainer.gradient_clip"
+        )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch on another device."""
+
+    def move(tensor: Tensor | None) -> Any:
+        return None if tensor is None else tensor.to(device, non_blocking=True)
+
+    views = {name: move(view) for name, view in batch.views.items()}
+    return Batch(move(batch.x), move(batch.y), move(batch.index), move(batch.role), views)

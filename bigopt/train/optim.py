@@ -1,0 +1,82 @@
+"""The optimizer: its parameter groups, built by name, changed by Parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.part import Part
+from bigopt.vocabulary.run import Run
+from bigopt.vocabulary.settings import Optimizer
+
+Group = dict[str, Any]
+
+
+def default_groups(parameters: Iterable[nn.Parameter], settings: Optimizer, lr: float) -> list[Group]:
+    """Trainable parameters in two groups: with weight decay, and norms and biases (one dimension) without."""
+    unique = {id(parameter): parameter for parameter in parameters if parameter.requires_grad}.values()
+    return [
+        {"params": [p for p in unique if p.ndim > 1], "lr": lr, "weight_decay": settings.weight_decay},
+        {"params": [p for p in unique if p.ndim <= 1], "lr": lr, "weight_decay": 0.0},
+    ]
+
+
+def build_groups(run: Run, parts: Sequence[Part], modules: Iterable[nn.Module], lr: float) -> list[Group]:
+    """The default groups of the model and the auxiliary modules, as the Parts change them; empty ones left out.
+
+    Raises:
+        RequestError: nothing is left to train, or a Part put one parameter into two groups.
+    """
+    parameters = [p for module in (run.model, *modules) for p in module.parameters()]
+    groups = default_groups(parameters, run.settings.optimizer, lr)
+    for part in parts:
+        groups = part.param_groups(run, groups)
+    groups = [group for group in groups if group["params"]]
+    ids = [id(parameter) for group in groups for parameter in group["params"]]
+    if not ids:
+        raise RequestError("nothing to train: every parameter of the model is frozen")
+    if len(ids) != len(set(ids)):
+        raise RequestError("a parameter is in two of the optimizer's groups: one Part's param_groups repeats it")
+    return groups
+
+
+def build_optimizer(groups: list[Group], settings: Optimizer, *, fused: bool = True) -> torch.optim.Optimizer:
+    """The optimizer of ``torch.optim`` with this name; each group remembers its peak rate as ``initial_lr``.
+
+    Args:
+        groups: parameter groups with their own ``lr`` and ``weight_decay``.
+        settings: which optimizer, and its parameters.
+        fused: one kernel for all parameters where there is one; False under a gradient scaler, which must see
+            the gradients between unscaling and the step.
+    """
+    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+        "adamw": (torch.optim.AdamW, {"betas": settings.betas, "fused": fused}),
+        "adam": (torch.optim.Adam, {"betas": settings.betas, "fused": fused}),
+        "nadam": (torch.optim.NAdam, {"betas": settings.betas}),
+        "radam": (torch.optim.RAdam, {"betas": settings.betas}),
+        "sgd": (
+            torch.optim.SGD,
+            {
+                "momentum": settings.momentum,
+                "nesterov": settings.nesterov and settings.momentum > 0,
+                "fused": fused,
+            },
+        ),
+        "rmsprop": (torch.optim.RMSprop, {"momentum": settings.momentum}),
+        "adagrad": (torch.optim.Adagrad, {}),
+    }
+    kind, arguments = kinds[settings.name]
+    optimizer = kind(groups, lr=settings.lr, **arguments)
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    return optimizer
+
+
+def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
+    """Sets every group's rate to this share of its own peak; a group added later starts from its ``lr``."""
+    for group in optimizer.param_groups:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * share
