@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 import time
@@ -15,7 +16,7 @@ from typing import Any
 from bigopt.store.process import Owner, me
 from bigopt.vocabulary.errors import RequestError
 
-SUFFIX = ".bigopt-tmp"
+TAG = ".bigopt-tmp"
 FOREIGN_AGE = 7 * 24 * 3600.0  # seconds after which an untouched temporary of another machine counts as left behind
 
 Fill = Callable[[Path], None]
@@ -110,7 +111,7 @@ def reap(folder: str | Path, recursive: bool = False) -> list[Path]:
         What was removed.
     """
     folder = Path(folder)
-    found = folder.rglob(f".*{SUFFIX}") if recursive else folder.glob(f".*{SUFFIX}")
+    found = folder.rglob(f".*{TAG}*") if recursive else folder.glob(f".*{TAG}*")
     removed = []
     for orphan in list(found):
         if _left_behind(orphan):
@@ -120,8 +121,14 @@ def reap(folder: str | Path, recursive: bool = False) -> list[Path]:
 
 
 def temporary_for(path: Path) -> Path:
-    """A fresh name beside ``path`` that says whose it is. The name is short whatever the target's is."""
-    return path.with_name(f".{path.name[:64]}.{me()}.{secrets.token_hex(4)}{SUFFIX}")
+    """A fresh name beside ``path`` that says whose it is, with the same ending: some libraries go by it."""
+    stem = re.sub(r"[^A-Za-z0-9_-]", "_", path.stem)[:48]  # names are limited in bytes
+    return path.with_name(f".{stem}.{me()}.{secrets.token_hex(4)}{TAG}{path.suffix[:16]}")
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is a temporary of the writer, not content."""
+    return path.name.startswith(".") and TAG in path.name
 
 
 def discard(path: Path) -> None:
@@ -189,7 +196,7 @@ def _write_bytes(path: Path, data: bytes) -> None:
 
 
 def _left_behind(path: Path) -> bool:
-    owner = Owner.parse(path.name.removesuffix(SUFFIX).rpartition(".")[0].rpartition(".")[2])
+    owner = Owner.parse(path.name.rpartition(TAG)[0].rpartition(".")[0].rpartition(".")[2])
     alive = owner.alive() if owner else None
     if alive is not None:
         return not alive

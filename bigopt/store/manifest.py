@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from bigopt.store.atomic import SUFFIX, fsync_file, fsync_folder, plain, read_json, write_json
+from bigopt.store.atomic import fsync_file, fsync_folder, is_temporary, plain, read_json, write_json
 from bigopt.vocabulary.errors import RequestError
 
 NAME = "manifest.json"
@@ -30,7 +30,7 @@ def write_manifest(folder: str | Path, extra: Mapping[str, Any] | None = None) -
     for path in sorted(folder.rglob("*")):
         if path.is_dir():
             fsync_folder(path)
-        elif path != folder / NAME and not path.name.endswith(SUFFIX):
+        elif path != folder / NAME and not is_temporary(path):
             fsync_file(path)
             files[path.relative_to(folder).as_posix()] = {"sha256": sha256(path), "bytes": path.stat().st_size}
     content = {"schema": 1, "files": files, "extra": plain(dict(extra or {}))}
