@@ -20,7 +20,9 @@ _SECRET_WORDS = {"token", "password", "passwd", "passphrase", "pwd", "secret", "
 _KEY_WORDS = {"key", "api", "access", "private", "secret", "auth", "account", "signing", "encryption"}
 _TEXT_TOKENS = {"pad", "unk", "cls", "sep", "mask", "bos", "eos", "special"}  # pad_token is no secret
 _REFERENCE = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)\s*(,[^}]*)?\}")
-_USER = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s?#'\"]*@|[^/\s:@'\"]+:(?!\d*/)[^\s@'\"]+@)")
+_USER = re.compile(
+    r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s:@'\"]*:(?!\d*[/?#])[^\s'\"]*@|[^/\s?#'\"]*@)"  # also unencoded / and @
+)
 _NAME = re.compile(r"([\w.\-]+)(=|:(?!//)\s*)")
 _VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\$\{[^}]*\}|[^\s&,;'\"}\])]+")
 _QUOTED_PAIR = re.compile(r"""(['"])([\w.\-]+)\1(\s*[:=]\s*)('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\w.\-]+)""")
