@@ -7,7 +7,7 @@ from bigopt.data.fingerprint import fingerprint
 from bigopt.data.labels import has_labels, hide_labels, limit_labels, limit_samples
 from bigopt.data.normalization import fit_normalization
 from bigopt.data.resize import resize_for
-from bigopt.data.split import generator, split_indices, subset
+from bigopt.data.split import generator, refuse_empty, split_indices, subset
 from bigopt.data.stream import StreamSplit
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "hide_labels",
     "limit_labels",
     "limit_samples",
+    "refuse_empty",
     "resize_for",
     "split_indices",
     "subset",

@@ -9,9 +9,8 @@ from bigopt.data.check import check_data
 from bigopt.data.fingerprint import fingerprint
 from bigopt.data.labels import limit_labels, limit_samples
 from bigopt.data.normalization import fit_normalization
-from bigopt.data.split import split_indices, subset
+from bigopt.data.split import refuse_empty, split_indices, subset
 from bigopt.vocabulary.data import Data, Schema, Split
-from bigopt.vocabulary.errors import RequestError
 
 
 def divide(pool: Split, val: float, test: float, seed: int, stratify: bool = True) -> tuple[Split, Split, Split]:
@@ -27,13 +26,10 @@ def divide(pool: Split, val: float, test: float, seed: int, stratify: bool = Tru
     Raises:
         RequestError: a share out of range, or a split that would be empty.
     """
-    train, validation, tested = split_indices(pool.y, val, test, seed, stratify)
-    empty = [name for name, rows in (("train", train), ("val", validation), ("test", tested)) if len(rows) == 0]
-    if empty:
-        raise RequestError(
-            [f"dataset: the {name} split of {len(pool)} samples is empty (val={val}, test={test})" for name in empty]
-        )
-    return subset(pool, train), subset(pool, validation), subset(pool, tested)
+    parts = split_indices(pool.y, val, test, seed, stratify)
+    refuse_empty(parts, val, test)
+    train, validation, tested = (subset(pool, rows) for rows in parts)
+    return train, validation, tested
 
 
 def assemble(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,7 +41,7 @@ def look(path: Path, key: str) -> Look:
     Raises:
         RequestError: the file is no readable image, or claims more than 2²⁶ pixels (a decompression bomb).
     """
-    with _opened(path, key) as image:
+    with _opened(path, f"{key}: {path}") as image:
         return Look(*image.size, image.mode in _GREY)
 
 
@@ -58,15 +59,23 @@ def read_image(path: Path, size: int, channels: int, key: str) -> Tensor:
     Raises:
         RequestError: the file is no readable image, is damaged or too large.
     """
-    with _opened(path, key) as image:
+    return _decode(path, size, channels, f"{key}: {path}")
+
+
+def decode_image(content: bytes, size: int, channels: int, where: str) -> Tensor:
+    """The same from a file's content; ``where`` begins the messages."""
+    return _decode(BytesIO(content), size, channels, where)
+
+
+def _decode(source: Path | BytesIO, size: int, channels: int, where: str) -> Tensor:
+    with _opened(source, where) as image:
         try:
-            return to_tensor(image, size, channels)
+            return _to_tensor(image, size, channels)
         except Exception as error:  # decoders raise anything on damaged files
-            raise RequestError(f"{key}: {path}: damaged image ({_line(error)})") from error
+            raise RequestError(f"{where}: damaged image ({_line(error)})") from error
 
 
-def to_tensor(image: Image.Image, size: int, channels: int) -> Tensor:
-    """An opened image as uint8 ``(channels, size, size)``; scaled and cropped as :func:`read_image` says."""
+def _to_tensor(image: Image.Image, size: int, channels: int) -> Tensor:
     import numpy as np
     import torch
     from PIL import Image, ImageOps
@@ -80,23 +89,23 @@ def to_tensor(image: Image.Image, size: int, channels: int) -> Tensor:
     return pixels.unsqueeze(0) if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def _opened(path: Path, key: str) -> Image.Image:
+def _opened(source: Path | BytesIO, where: str) -> Image.Image:
     from PIL import Image
 
     try:
-        image = Image.open(path, formats=_FORMATS)
+        image = Image.open(source, formats=_FORMATS)
     except Image.DecompressionBombError as error:
-        raise RequestError(f"{key}: {path}: more than {MOST_PIXELS:,} pixels, refused") from error
+        raise RequestError(f"{where}: more than {MOST_PIXELS:,} pixels, refused") from error
     except Exception as error:  # decoders raise anything on damaged files
-        raise RequestError(f"{key}: {path}: not a readable image ({_line(error)})") from error
+        raise RequestError(f"{where}: not a readable image ({_line(error)})") from error
     if image.width * image.height > MOST_PIXELS:
         image.close()
         raise RequestError(
-            f"{key}: {path}: {image.width:,} × {image.height:,} pixels, refused (at most {MOST_PIXELS:,} in all)"
+            f"{where}: {image.width:,} × {image.height:,} pixels, refused (at most {MOST_PIXELS:,} in all)"
         )
     return image
 
 
 def _line(error: Exception) -> str:
-    """An error's text on one line, without the path that the message names already."""
-    return " ".join(str(error).split()).split(" '/")[0] or type(error).__name__
+    """An error's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

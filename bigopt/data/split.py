@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -63,6 +64,23 @@ def split_indices(
         parts = _stratified(y, order, n_test, n_val)
     tested, validated, trained = (part.sort().values for part in parts)
     return trained, validated, tested
+
+
+def refuse_empty(parts: Sequence[Tensor], val: float, test: float, where: str = "dataset") -> None:
+    """Raises RequestError if one of the three parts that :func:`split_indices` gave has no samples.
+
+    Args:
+        parts: positions of the training, validation and test samples.
+        val: share that was asked for.
+        test: share that was asked for.
+        where: how the message begins.
+    """
+    total = sum(len(rows) for rows in parts)
+    empty = [name for name, rows in zip(("train", "val", "test"), parts, strict=True) if len(rows) == 0]
+    if empty:
+        raise RequestError(
+            [f"{where}: the {name} split of {total} samples is empty (val={val}, test={test})" for name in empty]
+        )
 
 
 def _whole(total: int, share: float) -> int:

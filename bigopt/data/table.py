@@ -74,6 +74,22 @@ class Table:
             found.append(number)
         return found
 
+    def classes(self, column: str, key: str) -> tuple[list[int], tuple[str, ...]]:
+        """Labels of every row and the class names: sorted, as numbers where all are numbers.
+
+        Raises:
+            RequestError: there is no such column, or a value is missing.
+        """
+        values = [value.strip() for value in self.need(column, key)]
+        self.refuse_missing(column)
+        numbers = {value: as_number(value) for value in values}
+        if all(number is not None for number in numbers.values()):
+            names = tuple(sorted(numbers, key=lambda value: (numbers[value] or 0.0, value)))
+        else:
+            names = tuple(sorted(numbers))
+        place = {name: i for i, name in enumerate(names)}
+        return [place[value] for value in values], names
+
 
 def as_number(value: str) -> float | None:
     """The number that a text says, or None; Python's digit separators are no part of a CSV file."""

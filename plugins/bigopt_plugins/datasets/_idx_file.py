@@ -47,7 +47,7 @@ def read_idx(path: Path, dimensions: int, key: str = "dataset.root") -> np.ndarr
         raise RequestError(f"{key}: {path}: cannot be read ({error.strerror or error})") from error
 
 
-def _parse(stream: IO[bytes], most: int, dimensions: int, where: str) -> np.ndarray:
+def _parse(stream: IO[bytes] | gzip.GzipFile, most: int, dimensions: int, where: str) -> np.ndarray:
     import numpy as np
 
     expected = bytes((0, 0, 8, dimensions))
@@ -80,7 +80,7 @@ def _parse(stream: IO[bytes], most: int, dimensions: int, where: str) -> np.ndar
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)
 
 
-def _read(stream: IO[bytes], count: int) -> bytearray:
+def _read(stream: IO[bytes] | gzip.GzipFile, count: int) -> bytearray:
     """Up to ``count`` bytes, in pieces: memory grows with what is there, not with what a header claims."""
     content = bytearray()
     while len(content) < count:

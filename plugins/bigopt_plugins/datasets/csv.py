@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from bigopt.data import assemble, check_labels, split_indices
+from bigopt.data import assemble, check_labels, refuse_empty, split_indices
 from bigopt.data.table import Table, as_number, read_table
 from bigopt.vocabulary.data import Data, Schema, TensorSplit
 from bigopt.vocabulary.errors import RequestError
@@ -61,9 +61,7 @@ def csv(
     inputs = _inputs(table, targets, categorical, drop)
     y, names = _labels(table, targets[0]) if task == "classification" else (_values(table, targets), ())
     parts = split_indices(y, val, test, seed, stratify=task == "classification")
-    for name, rows in zip(("train", "val", "test"), parts, strict=True):
-        if len(rows) == 0:
-            raise RequestError(f"{table.path}: the {name} split of {len(table)} rows is empty (val={val}, test={test})")
+    refuse_empty(parts, val, test, str(table.path))
     encoders = [_Column(name, table, name in categorical, max_categories) for name in inputs]
     notes = [note for encoder in encoders for note in encoder.fit(parts[0])]
     x = torch.cat([encoder.encode() for encoder in encoders], dim=1)
@@ -147,21 +145,15 @@ def _inputs(table: Table, targets: Sequence[str], categorical: Sequence[str], dr
 
 
 def _labels(table: Table, target: str) -> tuple[Tensor, tuple[str, ...]]:
-    """Labels and class names; names that are numbers are sorted as numbers."""
     import torch
 
-    table.refuse_missing(target)
-    values = [value.strip() for value in table.columns[target]]
-    distinct = set(values)
-    numeric = all(as_number(value) is not None for value in distinct)
-    names = tuple(sorted(distinct, key=(lambda v: (as_number(v) or 0.0, v)) if numeric else (lambda v: (0.0, v))))
-    place = {name: i for i, name in enumerate(names)}
-    y = torch.tensor([place[value] for value in values])
-    if len(names) * 2 > len(values) and numeric:
+    labels, names = table.classes(target, "dataset.target")
+    if len(names) * 2 > len(table) and all(as_number(name) is not None for name in names):
         raise RequestError(
-            f"{table.path}, column {target!r}: {len(names)} different numbers in {len(values)} rows are no classes: "
+            f"{table.path}, column {target!r}: {len(names)} different numbers in {len(table)} rows are no classes: "
             "set dataset.task=regression"
         )
+    y = torch.tensor(labels)
     check_labels(y, names, f"{table.path}, column {target!r}")
     return y, names
 
