@@ -1,4 +1,4 @@
-"""The one driver of compression steps: schedule, recovery and the largest allowed drop, written once for all methods."""
+"""The one driver of compression steps: schedule, recovery and the largest allowed drop, for all methods."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from bigopt.pipeline.notes import Collected
 from bigopt.vocabulary.batch import Batch, Output, Role
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
-from bigopt.pipeline.notes import Collected
 from bigopt.vocabulary.run import History, Run
 from bigopt.vocabulary.settings import Recover, StepOptions
 
@@ -129,7 +129,8 @@ def _within_drop(run: Run, name: str, part: Part, fit: Fit) -> Outcome:
     resolution = 1 / len(run.data.val)
     if limit < resolution and run.task.name == "classification":
         run.report.note(
-            f"{name}: max_drop {limit} is below what {len(run.data.val)} validation samples can resolve ({resolution:.2g})"
+            f"{name}: max_drop {limit} is below what {len(run.data.val)} validation samples can resolve "
+            f"({resolution:.2g})"
         )
     candidates: Sequence[float | None] = sorted(part.strengths) if part.strength() is not None else [None]
     if part.strength() is not None and not candidates:
