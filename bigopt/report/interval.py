@@ -128,17 +128,20 @@ def _mean(means: Array) -> Array:
 
 
 def _correct(logits: Tensor, y: Tensor) -> Array:
-    return (logits.float().argmax(1) == y).double().numpy()[:, None]
+    hits: Array = (logits.float().argmax(1) == y).double().numpy()
+    return hits[:, None]
 
 
 def _cross_entropy(logits: Tensor, y: Tensor) -> Array:
     from torch.nn.functional import cross_entropy
 
-    return cross_entropy(logits.float(), y, reduction="none").double().numpy()[:, None]
+    losses: Array = cross_entropy(logits.float(), y, reduction="none").double().numpy()
+    return losses[:, None]
 
 
 def _errors(logits: Tensor, y: Tensor) -> Array:
-    return (logits.double() - y.reshape(logits.shape).double()).numpy().reshape(len(y), -1)
+    errors: Array = (logits.double() - y.reshape(logits.shape).double()).numpy()
+    return errors.reshape(len(y), -1)
 
 
 def _squared(logits: Tensor, y: Tensor) -> Array:
@@ -160,7 +163,7 @@ def _squared_and_moments(logits: Tensor, y: Tensor) -> Array:
 
 def _r2(means: Array) -> Array:
     targets = (means.shape[1] - 1) // 2
-    spread = (means[:, 1 + targets :] - means[:, 1 : 1 + targets] ** 2).mean(1)
+    spread: Array = (means[:, 1 + targets :] - means[:, 1 : 1 + targets] ** 2).mean(1)
     return 1.0 - means[:, 0] / spread
 
 
