@@ -1,1 +1,1 @@
-"""TODO."""
+"""The command line: Hydra runs and sweeps, and a few subcommands beside them."""

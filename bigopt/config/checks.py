@@ -1,0 +1,226 @@
+"""Checks a composed configuration without data and without torch, and reports everything that is wrong at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import DictConfig
+
+from bigopt.config._complete import MISSING, defaults_of, plain, takes_mapping
+from bigopt.config._order import order_problems
+from bigopt.config._ranges import out_of_range
+from bigopt.config._references import read
+from bigopt.config._suggest import listed, suggestion
+from bigopt.config._targets import refused
+from bigopt.config.checked import Checked, Step, read_saved
+from bigopt.config.groups import FROM_CONTEXT, NONE, PLUGINS, SCALARS, SETTINGS, SLOTS, STEPS
+from bigopt.registry import Plugin, bind, discover, get
+from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.objective import parse_objective
+from bigopt.vocabulary.settings import Settings, StepOptions
+
+T = TypeVar("T")
+
+KNOWN = (*SCALARS, *PLUGINS, *SETTINGS)
+OBJECTIVE = {"val/accuracy": "max"}
+_OPTIONS = frozenset(defaults_of(StepOptions))
+
+
+def check(cfg: Mapping[str, Any] | DictConfig, composed: bool = False) -> Checked:
+    """The checked configuration.
+
+    Args:
+        cfg: what Hydra composed, or a mapping of the same shape; groups that are left out keep their defaults.
+        composed: the configuration comes out of Hydra, which completes every step that is selected; settings of a step
+            that is not are then recognised, and refused.
+
+    Raises:
+        RequestError: everything that is wrong with it, one line each.
+    """
+    values, references = read(cfg)
+    return _Checker(values, references, composed).checked()
+
+
+class _Checker:
+    """Goes through a configuration once and collects what is wrong."""
+
+    def __init__(self, values: dict[str, Any], references: dict[str, Any], composed: bool) -> None:
+        self.values = values
+        self.references = references
+        self.composed = composed
+        self.problems: list[str] = []
+
+    def checked(self) -> Checked:
+        self._keys()
+        self.problems += refused(self.values)
+        if self.problems:  # nothing below may look at a key that nobody knows, or build what was refused
+            raise RequestError(self.problems)
+        settings = {group: self._settings(group) for group in SETTINGS}
+        model, dataset = self._choice("model", required=True), self._choice("dataset", required=True)
+        transfer, tuner = self._choice("transfer"), self._choice("tuner")
+        compression = self._steps("compression")
+        recipe = [*(step for slot in reversed(SLOTS) for step in self._slot(slot)), *self._steps("recipe")]
+        self.problems += order_problems(compression)
+        objective, seed, resume = self._objective(), self._seed(), self._resume()
+        control, cache = self._control(), self._cache()
+        if self.problems:
+            raise RequestError(list(dict.fromkeys(self.problems)))
+        return Checked(
+            settings=Settings(
+                **settings,
+                objective=objective,
+                control=control,
+                cache=cache,
+                extra={"model": model, "dataset": dataset},
+            ),
+            model=model,
+            dataset=dataset,
+            transfer=transfer,
+            compression=compression,
+            recipe=recipe,
+            tuner=tuner,
+            seed=seed,
+            resume=resume,
+            resolved=plain(self.references),
+            objective_given=bool(self.values.get("objective")),
+        )
+
+    def _try(self, work: Callable[[], T]) -> T | None:
+        try:
+            return work()
+        except RequestError as error:
+            self.problems += error.problems
+            return None
+
+    def _keys(self) -> None:
+        for key in self.values:
+            if key not in KNOWN:
+                self.problems.append(f"{key}: unknown key, expected one of {listed(KNOWN)}{suggestion(key, KNOWN)}")
+        for group in (*PLUGINS, *SETTINGS):
+            value = self.values.get(group)
+            if value is not None and not isinstance(value, Mapping):
+                self.problems.append(f"{group}: got {value!r}, expected a mapping of settings")
+
+    def _settings(self, group: str) -> Any:
+        given = self.values.get(group) or {}
+        bound = self._try(lambda: bind(SETTINGS[group], given, group))
+        if bound is None:
+            return None
+        self.problems += out_of_range(given, group, group)
+        return self._try(lambda: SETTINGS[group](**bound))
+
+    def _choice(self, group: str, required: bool = False) -> dict[str, Any]:
+        given = dict(self.values.get(group) or {})
+        name = given.pop("name", None if required else NONE)
+        if name in (None, MISSING):
+            self.problems.append(f"{group}: nothing chosen, expected one of {listed(discover()[PLUGINS[group]])}")
+            return {}
+        extra = {"weights": given.pop("weights", None)} if group == "model" else {}
+        arguments = self._arguments(PLUGINS[group], str(name), given, group)
+        return {"name": str(name), **arguments, **extra}
+
+    def _slot(self, group: str) -> list[Step]:
+        given = dict(self.values.get(group) or {})
+        name = str(given.pop("name", NONE))
+        if name == NONE:
+            for key in given:
+                self.problems.append(f"{group}.{key}: {group} is none; choose one first, such as {group}=auto")
+            return []
+        return [Step(group, name, self._arguments("recipe", name, given, group), path=group)]
+
+    def _steps(self, group: str) -> list[Step]:
+        steps = []
+        for name, given in (self.values.get(group) or {}).items():
+            path = f"{group}.{name}"
+            if not isinstance(given, Mapping | None):
+                self.problems.append(f"{path}: got {given!r}, expected a mapping of settings")
+            elif self.composed and "plugin" not in (given or {}):
+                self.problems.append(f"{path}: settings of a step that is not selected; add it: {group}=[…,{name}]")
+            else:
+                steps.append(self._step(group, str(name), dict(given or {}), path))
+        return steps
+
+    def _step(self, group: str, name: str, given: dict[str, Any], path: str) -> Step:
+        plugin = str(given.pop("plugin", None) or name)
+        options = StepOptions()
+        if group == "compression":
+            chosen = {key: given.pop(key) for key in list(given) if key in _OPTIONS}
+            bound = self._try(lambda: bind(StepOptions, chosen, path))
+            self.problems += out_of_range(chosen, path) if bound is not None else []
+            options = StepOptions(**bound) if bound is not None else options
+        return Step(name, plugin, self._arguments(group, plugin, given, path), options, path)
+
+    def _arguments(self, kind: str, name: str, given: Mapping[str, Any], path: str) -> dict[str, Any]:
+        """Arguments for a plugin: checked against its signature, without those that the run fills in."""
+        plugin = self._try(lambda: get(kind, name, path))
+        if plugin is None:
+            return {}
+        if plugin.error is not None:
+            self.problems.append(f"{path}: {name} of {plugin.distribution} {plugin.version} is broken: {plugin.error}")
+            return {}
+        asked = {key: value for key, value in given.items() if not _unset(plugin, key, value)}
+        missing = [key for key, value in asked.items() if value == MISSING]
+        self.problems += [f"{path}.{key}: missing, {name} cannot do without it" for key in missing]
+        bound = self._try(lambda: bind(plugin, {k: v for k, v in asked.items() if k not in missing}, path))
+        return bound or {}
+
+    def _objective(self) -> dict[str, str]:
+        given = self.values.get("objective")
+        if given is None:
+            return dict(OBJECTIVE)
+        if not isinstance(given, Mapping):
+            self.problems.append(f"objective: got {given!r}, expected a mapping such as {{val/accuracy:max}}")
+            return {}
+        self._try(lambda: parse_objective(given))
+        return {str(name): str(mode) for name, mode in given.items()}
+
+    def _seed(self) -> int:
+        seed = self.values.get("seed", 0)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            self.problems.append(f"seed: got {seed!r}, expected a whole number from 0 to {2**32 - 1}")
+            return 0
+        return seed
+
+    def _control(self) -> bool:
+        control = self.values.get("control", False)
+        if not isinstance(control, bool):
+            self.problems.append(f"control: got {control!r}, expected true or false")
+        return control is True
+
+    def _cache(self) -> str:
+        cache = self.values.get("cache", "")
+        if cache is False:  # YAML 1.1 reads a bare `off` so
+            return "off"
+        if cache is None or not isinstance(cache, str):
+            self.problems.append(f"cache: got {cache!r}, expected a folder, or off")
+            return ""
+        if cache not in ("", "off") and Path(cache).exists() and not Path(cache).is_dir():
+            self.problems.append(f"cache: got {cache!r}, expected a folder; it is a file")
+        return cache
+
+    def _resume(self) -> Path | None:
+        resume = self.values.get("resume")
+        if resume in (None, ""):
+            return None
+        self._try(lambda: read_saved(str(resume)))
+        return Path(str(resume))
+
+
+def _unset(plugin: Plugin, key: str, value: Any) -> bool:
+    """Whether a value only stands for an argument that nobody set: filled in by the run, or its own default."""
+    argument = next((known for known in plugin.arguments or [] if known.name == key), None)
+    if argument is None:
+        return False
+    if value is None and key in FROM_CONTEXT.get(plugin.kind, ()):
+        return True
+    if value == {} and takes_mapping(argument) and argument.default is None:
+        return True
+    return value is None and not argument.required and argument.default is not None and not _plain(argument.default)
+
+
+def _plain(value: Any) -> bool:
+    from bigopt.config._complete import is_plain
+
+    return is_plain(value)

@@ -1,0 +1,199 @@
+"""Reads the config tree: YAML files of bigopt, of plugins and of the user, completed from their schema."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from bigopt.config._complete import complete, find, takes_mapping
+from bigopt.config._references import hide_secrets
+from bigopt.config.groups import GLOBAL, NONE, PLUGINS, SETTINGS, SLOTS, STEPS
+from bigopt.registry import discover
+from bigopt.vocabulary.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One configuration as Hydra wants it.
+
+    Attributes:
+        content: the completed configuration.
+        package: where it belongs; None for its group's own place.
+    """
+
+    content: DictConfig
+    package: str | None
+
+
+@dataclass(frozen=True)
+class Tree:
+    """Config files of some folders, the first that has one winning.
+
+    Attributes:
+        folders: roots of config trees.
+        synthesise: also offer registered plugins that no file speaks about.
+    """
+
+    folders: tuple[Path, ...]
+    synthesise: bool = False
+
+    def file(self, path: str) -> Path | None:
+        """The YAML file of a config path such as ``model/resnet``."""
+        name = path if path.endswith(".yaml") else f"{path}.yaml"
+        return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
+
+    def has(self, path: str) -> bool:
+        """Whether there is a config of this path, or a plugin to make one of."""
+        return self.file(path) is not None or self._plugin(path) is not None
+
+    def is_group(self, path: str) -> bool:
+        """Whether this path is a folder of configs."""
+        return any((folder / path).is_dir() for folder in self.folders) or (self.synthesise and path in PLUGINS)
+
+    def configs(self, path: str) -> list[str]:
+        """Names of the configs in a group."""
+        names = {file.stem for folder in self.folders for file in (folder / path).glob("*.yaml") if file.is_file()}
+        if self.synthesise and path in PLUGINS and path not in SLOTS:
+            names |= set(discover()[PLUGINS[path]])
+        return sorted(names)
+
+    def groups(self, path: str) -> list[str]:
+        """Names of the groups in a group."""
+        found = {child.name for folder in self.folders for child in _children(folder / path) if child.is_dir()}
+        return sorted(found | (set(PLUGINS) if self.synthesise and not path else set()))
+
+    def read(self, path: str) -> Entry:
+        """The completed configuration of a path.
+
+        Raises:
+            KeyError: there is none.
+            RequestError: the file is not valid YAML, or not a mapping.
+        """
+        path = path.removesuffix(".yaml")
+        file = self.file(path)
+        if file is not None:
+            content, package = _load(file)
+        elif self._plugin(path) is not None:
+            content, package = {}, None
+        else:
+            raise KeyError(path)
+        return _entry(path, content, package)
+
+    def _plugin(self, path: str) -> str | None:
+        """Name of the registered plugin that a path stands for, where plugins are offered without a file."""
+        if not self.synthesise:
+            return None
+        parts = PurePosixPath(path.removesuffix(".yaml"))
+        group = str(parts.parent)
+        known = group in PLUGINS and group not in SLOTS and find(group, parts.name) is not None
+        return parts.name if known else None
+
+
+def builtin() -> Tree:
+    """bigopt's own tree with the files and the names of every installed plugin."""
+    own = Path(__file__).parent.parent / "conf"
+    plugins = (plugin.conf_dir for kind in discover().values() for plugin in kind.values())
+    return Tree((own, *dict.fromkeys(folder for folder in plugins if folder is not None)), synthesise=True)
+
+
+def _children(folder: Path) -> Iterator[Path]:
+    return folder.iterdir() if folder.is_dir() else iter(())
+
+
+def _load(file: Path) -> tuple[dict[str, Any], str | None]:
+    """Content and ``@package`` header of a file; secrets in it become references."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = OmegaConf.to_container(OmegaConf.create(text or "{}"), resolve=False)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{file}:{mark.line + 1}" if mark is not None else str(file)
+        raise RequestError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{file}: cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise RequestError(f"{file}: got a {type(content).__name__}, expected a mapping of settings")
+    return {str(key): value for key, value in hide_secrets(content, file.stem).items()}, _package(text)
+
+
+def _package(text: str) -> str | None:
+    """The ``# @package`` header, which may only stand before the content."""
+    for line in text.splitlines():
+        line = line.strip()
+        if line and not line.startswith("#"):
+            return None
+        words = line.lstrip("#").split()
+        if words[:1] == ["@package"] and len(words) == 2:
+            return words[1]
+    return None
+
+
+def _entry(path: str, content: dict[str, Any], package: str | None) -> Entry:
+    group, _, name = path.rpartition("/")
+    defaults = content.pop("defaults", None)
+    if package is None and group in GLOBAL:
+        package = "_global_"
+    if group in PLUGINS or group in SETTINGS:
+        content = _complete(group, name, content, package, built_on=_others(defaults))
+    config = OmegaConf.create({"defaults": defaults, **content} if defaults is not None else content)
+    _open(config, group, package)
+    return Entry(config, package)
+
+
+def _others(defaults: Any) -> bool:
+    """Whether a defaults list builds on other files, which then bring the defaults with them."""
+    return any(
+        item != "_self_" and not (isinstance(item, dict) and str(next(iter(item))).startswith("override "))
+        for item in defaults or ()
+    )
+
+
+def _complete(group: str, name: str, content: dict[str, Any], package: str | None, built_on: bool) -> dict[str, Any]:
+    if package == "_global_":
+        inner = content.get(group)
+        if not isinstance(inner, Mapping):
+            return content
+        return {**content, group: _complete(group, name, dict(inner), None, built_on)}
+    if group not in STEPS:
+        return content if built_on else complete(group, name, content)
+    if package is not None:  # `@package compression.step`: the file holds one step's settings and nothing around them
+        step = package.rpartition(".")[2]
+        return content if built_on else complete(group, step, content)
+    steps = content if _wrapped(group, name, content) else {name: content}
+    return {step: (body or {}) if built_on else complete(group, step, body or {}) for step, body in steps.items()}
+
+
+def _wrapped(group: str, name: str, content: Mapping[str, Any]) -> bool:
+    """Whether a step's file puts its settings under the step's name, as Hydra's own tree would need it."""
+    return bool(content) and all(
+        (body is None and step == name)
+        or (isinstance(body, Mapping) and (step == name or "plugin" in body or find(group, step) is not None))
+        for step, body in content.items()
+    )
+
+
+def _open(config: DictConfig, group: str, package: str | None) -> None:
+    """Lets the user add keys where the plugin takes a mapping of its own, and to the objective."""
+    if package == "_global_" or not group:
+        if OmegaConf.is_dict(config._get_node("objective")):
+            config._get_node("objective")._set_flag("struct", False)  # type: ignore[union-attr]
+        if package != "_global_" or group not in PLUGINS or not OmegaConf.is_dict(config._get_node(group)):
+            return
+        config = config[group]
+    if group not in PLUGINS:
+        return
+    bodies = config.items() if group in STEPS and not (package or "").startswith(f"{group}.") else [(None, config)]
+    for step, body in bodies:
+        if not OmegaConf.is_dict(body):
+            continue
+        name = (body.get("plugin") or step or (package or "").rpartition(".")[2]) if group in STEPS else body.get("name")
+        plugin = None if name in (None, NONE) and group in SLOTS else find(group, name)
+        for argument in (plugin.arguments if plugin is not None else None) or ():
+            node = body._get_node(argument.name)
+            if takes_mapping(argument) and OmegaConf.is_dict(node):
+                node._set_flag("struct", False)
