@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -83,27 +83,51 @@ class Groups:
         Raises:
             ValueError: a unit does not exist, or none would be left.
         """
-        chosen = sorted({int(unit) for unit in units})
-        if not chosen:
+        index = _channels(group, units)
+        if not index:
             return
-        if chosen[0] < 0 or chosen[-1] >= group.units or len(chosen) >= group.units:
-            raise ValueError(f"{group.name}: cannot remove units {chosen} of {group.units}")
-        index = [unit * group.unit + offset for unit in chosen for offset in range(group.unit)]
-        root = self.model.get_submodule(group.name)
-        fresh = self._graph.get_pruning_group(root, self._graph.get_pruner_of_module(root).prune_out_channels, index)
-        fresh.prune(record_history=False)
-        shrink_attention(self.model, self.attention, group.layers, len(chosen))
+        self._members(group.name, index).prune(record_history=False)
+        shrink_attention(self.model, self.attention, group.layers, len(index) // group.unit)
         self.model.changes.append({"op": "prune", "layer": group.name, "channels": index})
+
+    def zero(self, group: ChannelGroup, units: Iterable[int]) -> None:
+        """Sets every weight into and out of these units to 0; the outputs are those after :meth:`remove`.
+
+        Raises:
+            ValueError: a unit does not exist, or none would be left.
+        """
+        index = _channels(group, units)
+        if not index:
+            return
+        with torch.no_grad():
+            for dep, channels in self._members(group.name, index):
+                module = dep.target.module
+                if not isinstance(module, nn.Module):
+                    continue
+                if self._graph.is_out_channel_pruning_fn(dep.handler):
+                    for tensor in (getattr(module, "weight", None), getattr(module, "bias", None)):
+                        if tensor is not None:
+                            tensor[channels] = 0
+                elif isinstance(module, PRUNABLE):
+                    module.weight[:, channels] = 0
+
+    def _members(self, name: str, index: list[int]) -> Any:
+        root = self.model.get_submodule(name)
+        return self._graph.get_pruning_group(root, self._graph.get_pruner_of_module(root).prune_out_channels, index)
 
     def _collect(self) -> Iterator[ChannelGroup]:
         keep = {last_layer(self.model, self.example)}
         keep |= {name for name in self._names.values() if any(fnmatch(name, pattern) for pattern in self.ignore)}
-        for raw in self._graph.get_all_groups(root_module_types=PRUNABLE):
-            layers = tuple(self._layers(raw))
-            if not layers or keep & set(layers):
+        visited: set[str] = set()
+        for root, module in self.model.named_modules():
+            if not isinstance(module, PRUNABLE) or root in visited or module not in self._graph.module2node:
                 continue
-            root = layers[0]
-            channels = self._graph.get_out_channels(self.model.get_submodule(root))
+            channels = self._graph.get_out_channels(module)
+            raw = self._members(root, list(range(channels)))
+            layers = tuple(self._layers(raw))
+            visited |= set(layers)
+            if keep & set(layers):
+                continue
             reason, unit = self._unit(raw, layers)
             if reason is None:
                 yield ChannelGroup(root, layers, channels, unit, raw)
@@ -139,6 +163,13 @@ class Groups:
             if isinstance(module, nn.Parameter) and len(index) == 0:
                 return "a free parameter depends on it", 1
         return None, 1
+
+
+def _channels(group: ChannelGroup, units: Iterable[int]) -> list[int]:
+    chosen = sorted({int(unit) for unit in units})
+    if chosen and (chosen[0] < 0 or chosen[-1] >= group.units or len(chosen) >= group.units):
+        raise ValueError(f"{group.name}: cannot remove units {chosen} of {group.units}")
+    return [unit * group.unit + offset for unit in chosen for offset in range(group.unit)]
 
 
 def last_layer(model: nn.Module, example: Tensor) -> str:
@@ -178,6 +209,3 @@ def _trace(model: Network, example: Tensor) -> Any:
         for parameter in frozen:
             parameter.requires_grad_(False)
         model.train(training)
-
-
-Criterion = Callable[[Any], Tensor]
