@@ -44,6 +44,7 @@ class RichProgress:
         console: where to draw; None is standard error.
         plain: lines instead of a bar; None means whenever the console is no terminal.
         interval: least seconds between two plain lines.
+        show: False draws and prints nothing (ranks other than the first); listeners hear of epochs all the same.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class RichProgress:
         console: Console | None = None,
         plain: bool | None = None,
         interval: float = 1.0,
+        show: bool = True,
     ) -> None:
+        self.show = show
         self.on_epoch = list(on_epoch)
         self._console = console
         self._plain = plain
@@ -137,7 +140,7 @@ class RichProgress:
         return not self._screen().is_terminal if self._plain is None else self._plain
 
     def _begin(self, work: _Work) -> None:
-        if self._is_plain():
+        if not self.show or self._is_plain():
             return
         if self._bars is None:
             self._bars = _bars(self._screen())
@@ -180,6 +183,8 @@ class RichProgress:
 
     def _print(self, line: str) -> None:
         self._held = None
+        if not self.show:
+            return
         self._printed = time.monotonic()
         self._screen().print(line, markup=False, highlight=False, soft_wrap=True)
 

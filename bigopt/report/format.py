@@ -99,3 +99,11 @@ def drop_text(metric: str, drop: float | None, interval: Sequence[float] | None 
 def _drop_number(metric: str, value: float) -> str:
     text = f"{100 * value:.1f}" if is_share(metric) else significant(value)
     return "0.0" if text == "-0.0" else text
+
+
+def shortened(text: str, length: int) -> str:
+    """The text with its middle left out where it is longer than this."""
+    if len(text) <= length:
+        return text
+    head = (length - 1) // 2
+    return f"{text[:head]}…{text[len(text) - (length - 1 - head) :]}"

@@ -145,11 +145,13 @@ def _errors(logits: Tensor, y: Tensor) -> Array:
 
 
 def _squared(logits: Tensor, y: Tensor) -> Array:
-    return (_errors(logits, y) ** 2).mean(1, keepdims=True)
+    means: Array = (_errors(logits, y) ** 2).mean(1)
+    return means[:, None]
 
 
 def _absolute(logits: Tensor, y: Tensor) -> Array:
-    return abs(_errors(logits, y)).mean(1, keepdims=True)
+    means: Array = abs(_errors(logits, y)).mean(1)
+    return means[:, None]
 
 
 def _squared_and_moments(logits: Tensor, y: Tensor) -> Array:

@@ -13,9 +13,15 @@ def first_objective(report: Mapping[str, Any]) -> str:
     return next(iter(report["objective"]), "val/loss")
 
 
+def control_name(report: Mapping[str, Any]) -> str | None:
+    """Name of the control's row; None without one."""
+    control = report.get("control")
+    return control["name"] if control else None
+
+
 def final_row(report: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """The last step's row; the control is no step."""
-    control = (report.get("control") or {}).get("name")
+    control = control_name(report)
     rows = [row for row in report["stages"] if row["name"] != control]
     return rows[-1] if rows else None
 

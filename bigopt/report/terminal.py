@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigopt.report import format as show
-from bigopt.report.reading import all_notes, control_line, first_objective, headline, missed, test_line
+from bigopt.report.reading import all_notes, control_line, control_name, first_objective, headline, missed, test_line
 from bigopt.report.stage import value_of
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _table(report: Mapping[str, Any], wide: bool) -> Table:
     heads = [metric.removeprefix("val/"), f"drop, {unit}" if unit and wide else "drop", "params", "MACs", "size"]
     for head in heads + [batch.replace("_", " ") for batch in batches]:
         table.add_column(head, justify="right", no_wrap=True)
-    control = (report.get("control") or {}).get("name")
+    control = control_name(report)
     for row in report["stages"]:
         is_control = row["name"] == control
         name = Text(f"({row['name']})" if is_control else row["name"], style="italic" if is_control else "bold")
