@@ -42,6 +42,7 @@ def draw_curves(report: Mapping[str, Any]) -> Figure | None:
     for axes, (title, lines) in zip(all_axes, panels, strict=True):
         _panel(axes, title, lines, fits)
     _names(all_axes[0], fits)
+    all_axes[-1].set_xlim(0.5, fits[-1][1] + len(fits[-1][2]["epochs"]) + 0.5)
     all_axes[-1].set_xlabel("epoch")
     return figure
 
@@ -79,7 +80,7 @@ def _panel(axes: Axes, title: str, lines: Sequence[tuple[str, str, str]], fits: 
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show.metric_text(title, value)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel(title)
-    if any(label for _, label, _ in lines):
+    if len(lines) > 1:
         axes.legend(loc="best", labelcolor=INK, facecolor=LINE)
     tidy(axes)
 

@@ -275,6 +275,11 @@ class Ledger(Notebook):
 
 
 def _export_facts(measure: Any) -> dict[str, Any]:
-    facts = {"max_abs_diff": measure.max_abs_diff, "agreement": measure.agreement, "measure_seconds": measure.seconds}
+    facts = {
+        "max_abs_diff": measure.max_abs_diff,
+        "agreement": measure.agreement,
+        "measure_seconds": measure.seconds,
+        "robustness": getattr(measure, "robustness", None),
+    }
     kept: dict[str, Any] = plain({name: value for name, value in facts.items() if value is not None})
     return kept
