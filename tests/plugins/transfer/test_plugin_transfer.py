@@ -1,0 +1,143 @@
+"""Fine-tuning freezes and takes over what it says; distillation trains the student and nothing else."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from train.fakes import data, make_run
+
+from bigopt.train import Fitter
+from bigopt.vocabulary.batch import Batch, Output
+from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.network import Network
+from bigopt_plugins.transfer.distillation import Distillation
+from bigopt_plugins.transfer.fine_tuning import FineTuning, blocks, take_over
+
+
+def net(classes: int = 3, seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    features = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AdaptiveAvgPool2d(1))
+    return Network(nn.Sequential(features, nn.Flatten(), nn.Linear(4, classes)))
+
+
+class Build:
+    """Hands out one prepared model, whatever is asked for."""
+
+    def __init__(self, model):
+        self.prepared = model
+        self.asked = []
+
+    def model(self, spec, _data):
+        self.asked.append(spec)
+        return copy.deepcopy(self.prepared)
+
+    def dataset(self, spec):
+        return data(image=True)
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path, net(), data(image=True), max_epochs=2)
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_blocks_are_the_layers_of_the_containers_in_order(run):
+    assert blocks(run.model) == ["net.0.0", "net.0.1", "net.2"]
+
+
+def test_frozen_means_bit_identical_batch_norm_statistics_included(run, tmp_path):
+    part = FineTuning(trainable_blocks=1)
+    part.prepare(run, None)
+    before = state(run.model)
+    Fitter(tmp_path)(run, 2, parts=[part])
+    after = state(run.model)
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"net.2.weight", "net.2.bias"}
+
+
+def test_lower_blocks_learn_at_their_share_of_the_rate(run):
+    part = FineTuning(lr_scale=0.1)
+    groups = part.param_groups(run, [{"params": list(run.model.parameters()), "lr": 0.5, "weight_decay": 0.0}])
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    assert rates[id(run.model.net[2].weight)] == 0.5
+    assert rates[id(run.model.net[0][0].weight)] == pytest.approx(0.05)
+    assert len(rates) == len(list(run.model.parameters()))
+
+
+def test_takes_over_what_fits_and_names_what_is_new():
+    target, source = net(classes=3), net(classes=5, seed=1)
+    copied, fresh = take_over(target, source)
+    assert fresh == ["net.2.weight", "net.2.bias"]
+    assert copied == len(target.state_dict()) - 2
+    assert torch.equal(target.net[0][0].weight, source.net[0][0].weight)
+
+
+def test_a_source_of_another_architecture_is_refused():
+    with pytest.raises(RequestError, match="transfer.source"):
+        take_over(net(), nn.Linear(2, 2))
+
+
+def test_a_source_is_trained_first_and_taken_over(run):
+    run.build = Build(net(seed=7))
+    run.settings.extra["model"] = {"name": "fake"}
+    calls = []
+
+    def fit(source, epochs=None, **options):
+        calls.append((epochs, options))
+        with torch.no_grad():
+            source.model.net[0][0].weight.fill_(0.5)
+
+    FineTuning(source={"dataset": "other"}, source_epochs=3).prepare(run, fit)
+    assert calls == [(3, {"name": "source", "share": True})]
+    assert torch.all(run.model.net[0][0].weight == 0.5)
+
+
+def test_more_blocks_than_there_are_is_one_clear_line(run):
+    with pytest.raises(RequestError, match="the model has 3 blocks: net.0.0"):
+        FineTuning(trainable_blocks=9).prepare(run, None)
+
+
+def test_distillation_is_hintons_loss_and_trains_only_the_student(run):
+    part = Distillation(teacher="fake", temperature=3.0, alpha=0.4)
+    run.build = Build(net(seed=3))
+    trained = []
+    part.prepare(run, lambda teacher, epochs=None, **o: trained.append(o) or type("H", (), {"best_epoch": 1}))
+    assert trained == [{"name": "teacher", "share": True}]
+    teacher = part._model
+    x, y = run.data.train.x[:8], run.data.train.y[:8]
+    logits = run.model(x)
+    terms = part.loss(run, Batch(x, y, torch.arange(8)), Output(logits))
+    p = torch.softmax(teacher(x) / 3, 1)
+    kl = (p * (p.log() - torch.log_softmax(logits / 3, 1))).sum(1).mean()
+    assert terms["distillation"].item() == pytest.approx(0.4 * 9 * kl.item(), rel=1e-4)
+    assert terms["task"].item() == pytest.approx(0.6 * nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
+    terms["distillation"].backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in run.model.net[2].parameters())
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_regression_is_distilled_by_squared_distance():
+    from bigopt.vocabulary.task import Task
+
+    task = Task("regression", 1)
+    loss = task.soft_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), 4.0)
+    assert loss.item() == pytest.approx((1 + 4) / 2)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "arguments"),
+    [
+        (Distillation, {"temperature": 0.0}),
+        (Distillation, {"alpha": 1.5}),
+        (FineTuning, {"trainable_blocks": -1}),
+        (FineTuning, {"lr_scale": 0.0}),
+        (FineTuning, {"source_epochs": 0}),
+    ],
+)
+def test_arguments_out_of_range(plugin, arguments):
+    with pytest.raises(RequestError, match=next(iter(arguments))):
+        plugin(**arguments)
