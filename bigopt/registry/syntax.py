@@ -1,0 +1,244 @@
+"""One module as its syntax tree: what its names stand for, followed through imports, nothing executed."""
+
+from __future__ import annotations
+
+import ast
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from bigopt.registry.annotations import last_name, parse
+from bigopt.registry.source import Broken, Source, find, find_spec
+
+DEPTH = 8
+"""How many imports, aliases or bases are followed before a signature counts as out of sight."""
+
+_OWN = "bigopt"
+_OPAQUE = ("__getattr__",)
+
+
+class OutOfSight(Exception):
+    """Only running the code can tell."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """A parsed module.
+
+    Attributes:
+        source: where it came from.
+        tree: its syntax.
+        names: every binding at its top level, in order, with whether it stands under a condition.
+        starred: whether names may come from elsewhere: ``import *`` or a module ``__getattr__``.
+    """
+
+    source: Source
+    tree: ast.Module
+    names: dict[str, list[tuple[ast.stmt, bool]]]
+    starred: bool
+
+    def binding(self, name: str) -> ast.stmt:
+        """The statement that a name stands for once the module is imported.
+
+        Raises:
+            OutOfSight: it depends on a condition, or comes from elsewhere.
+            Broken: there is no such name.
+        """
+        bindings = self.names.get(name, [])
+        if not bindings:
+            if self.starred:
+                raise OutOfSight(f"{name} comes from elsewhere")
+            raise Broken(f"module {self.source.module!r} has no {name!r}")
+        if len(bindings) > 1 and any(conditional for _, conditional in bindings):
+            raise OutOfSight(f"{name} is bound under a condition")
+        return bindings[-1][0]
+
+
+@dataclass(frozen=True)
+class Found:
+    """A binding with the module in which it stands."""
+
+    module: Module
+    node: ast.stmt
+
+
+def load(module: str) -> Module:
+    """The syntax of a module, parsed once per version of its file.
+
+    Raises:
+        Broken: it is not there, or is no valid Python.
+        OutOfSight: it has no Python source.
+    """
+    source = find(module)
+    if source.data is None:
+        raise OutOfSight(f"{module} has no Python source")
+    return _parse(source)
+
+
+@lru_cache(maxsize=256)
+def _parse(source: Source) -> Module:
+    try:
+        tree = ast.parse(source.data or b"", filename=source.path)
+    except SyntaxError as error:
+        line = f"{os.path.basename(source.path)}, line {error.lineno}" if error.lineno else source.path
+        raise Broken(f"{line}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise Broken(f"{source.path}: {error}") from None
+    names: dict[str, list[tuple[ast.stmt, bool]]] = {}
+    for name, node, conditional in _bindings(tree.body, False):
+        names.setdefault(name, []).append((node, conditional))
+    return Module(source, tree, names, "*" in names or any(name in names for name in _OPAQUE))
+
+
+def _bindings(body: list[ast.stmt], conditional: bool) -> Iterator[tuple[str, ast.stmt, bool]]:
+    for node in body:
+        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node, conditional
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.asname or alias.name.partition(".")[0], node, conditional
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield alias.asname or alias.name, node, conditional
+        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            for name in (part for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)):
+                yield name.id, node, conditional
+        elif type(node).__name__ == "TypeAlias":  # `type X = …`, Python 3.12
+            yield node.name.id, node, conditional  # type: ignore[attr-defined]
+        else:
+            for inner in _blocks(node):
+                yield from _bindings(inner, True)
+
+
+def _blocks(node: ast.stmt) -> Iterator[list[ast.stmt]]:
+    for field in ("body", "orelse", "finalbody"):
+        yield getattr(node, field, [])
+    for handler in (*getattr(node, "handlers", []), *getattr(node, "cases", [])):
+        yield handler.body
+
+
+def resolve(module: Module, name: str, home: str, depth: int = DEPTH) -> Found:
+    """The class, function or assignment behind a dotted name, followed through imports of the same distribution.
+
+    Args:
+        module: where the name is used.
+        name: such as ``Base`` or ``layers.Base``.
+        home: top-level package of the distribution; others are not opened, except the core.
+        depth: how many more imports to follow.
+
+    Raises:
+        OutOfSight: it leads elsewhere.
+        Broken: it is not there.
+    """
+    head, _, rest = name.partition(".")
+    node = module.binding(head)
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        if depth <= 0:
+            raise OutOfSight(f"{name} is imported through too many modules")
+        return _imported(module, node, head, rest, home, depth)
+    if rest:
+        raise OutOfSight(f"{name} is an attribute")
+    return Found(module, node)
+
+
+def _imported(module: Module, node: ast.Import | ast.ImportFrom, head: str, rest: str, home: str, depth: int) -> Found:
+    if isinstance(node, ast.Import):
+        alias = next(a for a in node.names if (a.asname or a.name.partition(".")[0]) == head)
+        if alias.asname:
+            target, name = alias.name, rest
+        else:  # `import a.b` binds a: the longest module in the dotted name is the home of the rest
+            dotted = f"{head}.{rest}"
+            target = alias.name if dotted.startswith(f"{alias.name}.") else head
+            name = dotted[len(target) + 1 :]
+    else:
+        alias = next(a for a in node.names if (a.asname or a.name) == head)
+        target, name = absolute(module.source, node), f"{alias.name}.{rest}".strip(".")
+    if target.partition(".")[0] not in (home, _OWN):
+        raise OutOfSight(f"{head} comes from {target}")
+    first, _, deeper = name.partition(".")
+    holder = load(target)
+    if first not in holder.names and find_spec(f"{target}.{first}") is not None:  # a submodule
+        holder, name = load(f"{target}.{first}"), deeper
+    if not name:
+        raise OutOfSight(f"{head} is a module")
+    return resolve(holder, name, home, depth - 1)
+
+
+def absolute(source: Source, node: ast.ImportFrom) -> str:
+    """Dotted name of the module that an import statement names."""
+    if not node.level:
+        return node.module or ""
+    parts = source.module.split(".")
+    above = parts[: len(parts) - node.level + source.package]
+    return ".".join([*above, *([node.module] if node.module else [])])
+
+
+def value_of(node: ast.stmt) -> ast.expr | None:
+    """What a simple assignment to one name assigns; None for anything else."""
+    if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+        return node.value
+    if isinstance(node, ast.AnnAssign) or type(node).__name__ == "TypeAlias":
+        return node.value  # type: ignore[attr-defined,no-any-return]
+    return None
+
+
+def literal(node: ast.expr, module: Module, home: str, depth: int = DEPTH) -> Any:
+    """The value of an expression that is a literal, or names a constant.
+
+    Raises:
+        OutOfSight: it is neither.
+    """
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError, SyntaxError, RecursionError):
+        pass
+    if not isinstance(node, ast.Name | ast.Attribute) or depth <= 0:
+        raise OutOfSight(f"{ast.unparse(node)} is computed")
+    try:
+        found = resolve(module, ast.unparse(node), home, depth)
+    except Broken:
+        raise OutOfSight(f"{ast.unparse(node)} is computed") from None
+    value = value_of(found.node)
+    if value is None or len(found.module.names.get(last_name(node), [0])) > 1:
+        raise OutOfSight(f"{ast.unparse(node)} is computed")
+    return literal(value, found.module, home, depth - 1)
+
+
+def annotation(node: ast.expr | None, module: Module, home: str) -> str:
+    """An annotation's source text, with type aliases of the distribution written out."""
+    if node is None:
+        return ""
+    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+        try:
+            node = ast.parse(node.value.strip(), mode="eval").body
+        except SyntaxError:
+            return ""
+    return ast.unparse(_Expand(module, home, DEPTH).visit(ast.parse(ast.unparse(node), mode="eval").body))
+
+
+class _Expand(ast.NodeTransformer):
+    """Replaces names of type aliases by what they stand for."""
+
+    def __init__(self, module: Module, home: str, depth: int) -> None:
+        self.module, self.home, self.depth = module, home, depth
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.expr:
+        """Leaves the values of ``Literal[…]`` alone."""
+        return node if last_name(node.value) == "Literal" else self.generic_visit(node)  # type: ignore[return-value]
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        """The alias's own expression, or the name where it is none."""
+        if self.depth <= 0 or node.id not in self.module.names or parse(node.id) is not Any:
+            return node
+        try:
+            found = resolve(self.module, node.id, self.home)
+        except (OutOfSight, Broken):
+            return node
+        value = value_of(found.node)
+        if value is None:
+            return node
+        copy = ast.parse(ast.unparse(value), mode="eval").body
+        return _Expand(found.module, self.home, self.depth - 1).visit(copy)  # type: ignore[no-any-return]
