@@ -6,15 +6,13 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
 from bigopt.report import format as show
-from bigopt.report import markup
-from bigopt.report.markup import Safe, cell, text
+from bigopt.report import markup, sections
+from bigopt.report.markup import text
 from bigopt.report.reading import (
     all_notes,
     control_line,
-    control_name,
     final_row,
     first_objective,
     test_line,
@@ -24,12 +22,6 @@ from bigopt.report.style import CSS
 
 Report = Mapping[str, Any]
 _COLOURS = {"finished": "good", "failed": "bad"}
-_CAPTIONS = {
-    "tradeoff": "The first objective against the size of the file, with the paired interval of the drop. "
-    "The control is the uncompressed model with the same extra training.",
-    "stages": "Per stage, on the file that would be deployed; latency is the median.",
-    "curves": "Every fit in turn; a ring marks the epoch that was kept.",
-}
 
 
 def render_html(report: Report, folder: Path) -> Path:
@@ -80,27 +72,27 @@ def draw_or_note(report: Report, folder: Path) -> list[str]:
 
 
 def _page(report: Report, folder: Path, pictures: Mapping[str, str]) -> str:
-    sections = [
+    parts = [
         _head(report, folder),
         _cards(report),
         markup.lines(line for line in (control_line(report), test_line(report)) if line),
-        _section("Stages", _stages(report)),
-        _section("Pictures", _pictures(pictures)),
-        _section("Metrics", _metrics(report)),
-        _section("Robustness", _robustness(report)),
+        _section("Stages", sections.stages(report)),
+        _section("Pictures", sections.pictures(pictures)),
+        _section("Metrics", sections.metrics(report)),
+        _section("Robustness", sections.robustness(report)),
         _section("Notes", markup.lines(all_notes(report)) if all_notes(report) else ""),
-        _section("Tables", "".join(markup.records(part["rows"], part["file"]) for part in _tables(report))),
-        _section("Details of the stages", _details(report)),
-        _section("Environment", markup.facts(_facts(report))),
+        _section("Tables", sections.tables(report)),
+        _section("Details of the stages", sections.details(report)),
+        _section("Environment", sections.facts(report)),
         _section("Configuration", markup.yaml_text(report["config"]) if report.get("config") else "", fold=True),
-        _section("Files", _files(folder)),
+        _section("Files", sections.files(folder)),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
         f"<title>{text(_title(report))} – bigopt</title><style>{CSS}</style></head>"
-        f"<body><main>{''.join(sections)}</main></body></html>\n"
+        f"<body><main>{''.join(parts)}</main></body></html>\n"
     )
 
 
@@ -140,7 +132,7 @@ def _cards(report: Report) -> str:
     cards.append((f"{show.drop_text(metric, row['drop'], unit=False)} {unit}".strip(), under, ""))
     met = report["budget"]["met"]
     if met is not None:
-        limits = "; ".join(_limit(name, part) for name, part in report["budget"].items() if name != "met")
+        limits = "; ".join(_limit(name, part, metric) for name, part in report["budget"].items() if name != "met")
         cards.append(("met" if met else "missed", f"budget: {limits}", "good" if met else "bad"))
     inner = (
         f'<div class="card"><b class="{c}">{text(figure)}</b><span>{text(u)}</span></div>' for figure, u, c in cards
@@ -148,111 +140,7 @@ def _cards(report: Report) -> str:
     return f'<div class="cards">{"".join(inner)}</div>'
 
 
-def _limit(name: str, part: Mapping[str, Any]) -> str:
-    form = {"max_bytes": show.size, "max_macs": show.count, "max_latency_ms": show.milliseconds}.get(
-        name, lambda number: show.significant(number)
-    )
+def _limit(name: str, part: Mapping[str, Any], metric: str) -> str:
+    forms = {"max_bytes": show.size, "max_macs": show.count, "max_latency_ms": show.milliseconds}
+    form = forms.get(name, lambda drop: show.drop_text(metric, drop))
     return f"{name} {form(part['value'])} of {form(part['limit'])}"
-
-
-def _stages(report: Report) -> str:
-    metric, control, last = first_objective(report), control_name(report), final_row(report)
-    batches = list(dict.fromkeys(batch for row in report["stages"] for batch in row["latency_ms"]))
-    heads = ["stage", metric, "drop", "parameters", "MACs", "BOPs", "ONNX", "zipped"]
-    heads += [batch.replace("_", " ") for batch in batches] + ["epochs", "time"]
-    rows, classes = [], []
-    for row in report["stages"]:
-        latencies = [(row["latency_ms"].get(batch) or {}, row["speedup"].get(batch)) for batch in batches]
-        rows.append(
-            [
-                cell(row["name"], row["plugin"] if row["plugin"] not in (None, row["name"]) else ""),
-                show.metric_text(metric, value_of(row, metric)),
-                cell(show.drop_text(metric, row["drop"]), show.interval_text(metric, row["drop_interval"])),
-                cell(show.count(row["parameters"]), _nonzero(row)),
-                show.count(row["macs"]),
-                show.count(row["bops"]),
-                cell(show.size(row["bytes"]), _ratio(row["size_ratio"])),
-                show.size(row["bytes_zip"]),
-                *(cell(show.milliseconds(found.get("p50")), _ratio(ratio)) for found, ratio in latencies),
-                row["recovery_epochs"],
-                show.seconds(row["seconds"]),
-            ]
-        )
-        classes.append("control" if row["name"] == control else "final" if row is last and len(rows) > 1 else "")
-    caption = (
-        f"Drop: how much worse than the baseline on {report['n_val']} validation samples, with its 95% paired "
-        "interval; negative is better. Ratios are against the baseline; latency is ONNX Runtime's median."
-    )
-    return markup.table(heads, rows, classes, caption) if rows else ""
-
-
-def _ratio(ratio: float | None) -> str:
-    return "" if ratio is None else show.times(ratio)
-
-
-def _nonzero(row: Mapping[str, Any]) -> str:
-    full, some = row["parameters"], row["nonzero"]
-    return "" if full in (None, some) or some is None else f"{show.count(some)} not zero"
-
-
-def _pictures(pictures: Mapping[str, str]) -> str:
-    return "".join(
-        f'<div class="panel{" narrow" if name == "tradeoff" else ""}">{svg}'
-        f'<p class="hint">{text(_CAPTIONS.get(name, ""))}</p></div>'
-        for name, svg in pictures.items()
-    )
-
-
-def _metrics(report: Report) -> str:
-    names = list(dict.fromkeys(name for row in report["stages"] for name in row["metrics"]))
-    if not names:
-        return ""
-    rows = [
-        [row["name"], *(show.metric_text(name, row["metrics"].get(name)) for name in names)] for row in report["stages"]
-    ]
-    return markup.table(["stage", *names], rows)
-
-
-def _robustness(report: Report) -> str:
-    """One row per figure, one column per stage; only where ``evaluate=robustness`` was asked for."""
-    stages = {row["name"]: dict(markup.dotted(row["values"].get("robustness") or {})) for row in report["stages"]}
-    stages = {name: figures for name, figures in stages.items() if figures}
-    if not stages:
-        return ""
-    names = list(dict.fromkeys(name for figures in stages.values() for name in figures))
-    rows = [[name, *(markup.value(figures.get(name)) for figures in stages.values())] for name in names]
-    return markup.table(["", *stages], rows)
-
-
-def _tables(report: Report) -> list[Mapping[str, Any]]:
-    return [part for part in (report.get("tables") or {}).values() if part["rows"]]
-
-
-def _details(report: Report) -> str:
-    parts = []
-    for row in report["stages"]:
-        values = {name: item for name, item in row["values"].items() if name != "robustness"}
-        fits = {
-            f"fit {fit.get('name')}": {key: fit.get(key) for key in ("best_epoch", "seconds", "cached", "notes")}
-            for fit in row["history"]
-        }
-        if values or fits:
-            parts.append(markup.folded(row["name"], markup.yaml_text(values | fits)))
-    return "".join(parts)
-
-
-def _facts(report: Report) -> dict[str, Any]:
-    data = report["data"]
-    facts: dict[str, Any] = {"data": data["name"], "fingerprint": data["fingerprint"], "objective": report["objective"]}
-    return facts | {"onnx": report.get("onnx") or {}} | dict(report["environment"])
-
-
-def _files(folder: Path) -> str:
-    """What lies in the run's folder, its own pages and tables included; links are relative."""
-    found = [path for part in (folder, folder / "plots", folder / "tables") if part.is_dir() for path in part.iterdir()]
-    rows = []
-    for path in sorted(found):
-        if path.is_file() and not path.name.startswith(".") and path.name != "report.html":
-            name = path.relative_to(folder).as_posix()
-            rows.append([Safe(f'<a href="{quote(name)}">{text(name)}</a>'), show.size(path.stat().st_size)])
-    return markup.table(["file", "size"], rows) if rows else ""

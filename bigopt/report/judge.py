@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from bigopt.report.interval import paired_interval
@@ -73,3 +73,23 @@ class Judge:
                 step.name: {"drop": self.drop(better, step), "interval": self.interval(better, step)} for step in steps
             },
         }
+
+    def test(self, outputs: Mapping[str, Tensor | None], y: Tensor) -> dict[str, Any]:
+        """The report's ``test`` section: metrics of each model, and the drop from ``baseline`` to ``final``.
+
+        Args:
+            outputs: outputs ``(N, K)`` on the test split by model; those that are None are left out.
+            y: labels ``(N,)`` or targets of the test split.
+        """
+        known = {name: logits for name, logits in outputs.items() if logits is not None}
+        section: dict[str, Any] = {
+            name: {f"test/{key}": value for key, value in self.task.metrics(logits, y).items()}
+            for name, logits in known.items()
+        }
+        monitor = replace(self.monitor, metric=self.monitor.metric.replace("val/", "test/", 1))
+        old, new = (section[name].get(monitor.metric) for name in ("baseline", "final"))
+        section["drop"] = None if old is None or new is None else monitor.drop(new, old)
+        section["drop_interval"] = paired_interval(
+            self.task, monitor, known["baseline"], known["final"], y, seed=self.seed
+        )
+        return section

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bigopt.report.budget import judge_budget
 from bigopt.report.csv import stages_to_csv
 from bigopt.report.format import drop_text
-from bigopt.report.interval import paired_interval, resolvable
+from bigopt.report.interval import resolvable
 from bigopt.report.judge import Judge
 from bigopt.report.notebook import Notebook
-from bigopt.report.stage import Stage, plain
+from bigopt.report.stage import Stage, exported, plain, row_of
 from bigopt.vocabulary.objective import parse_objective
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ class Ledger(Notebook):
 
     @monitor.setter
     def monitor(self, monitor: Monitor) -> None:
+        if monitor != self._judge.monitor:
+            self.notes.append(f"drops are measured by {monitor.metric} ({monitor.mode})")
         self._judge.monitor = monitor
 
     def add(
@@ -117,34 +119,16 @@ class Ledger(Notebook):
         if control and not self.stages:
             raise ValueError("the first row is the baseline, not the control")
         left_notes, left_values = self.take(name)
-        stage = Stage(
-            name=name,
-            plugin=plugin,
-            metrics={key if "/" in key else f"val/{key}": value for key, value in measure.metrics.items()},
-            drop=None,
-            drop_interval=None,
-            recovery_epochs=recovery_epochs,
-            parameters=measure.parameters,
-            nonzero=measure.nonzero,
-            macs=measure.macs,
-            bops=measure.bops,
-            bytes=measure.bytes,
-            bytes_zip=measure.bytes_zip,
-            latency_ms=measure.latency_ms or {},
-            size_ratio=measure.size_ratio,
-            speedup=measure.speedup or {},
-            seconds=seconds,
-            notes=list(dict.fromkeys([*left_notes, *notes])),
-            values=left_values | _export_facts(measure),
-            history=[plain(fit) for fit in history],
-        )
+        stage = row_of(name, plugin, measure, recovery_epochs=recovery_epochs, seconds=seconds, history=history)
+        stage.notes = list(dict.fromkeys([*left_notes, *notes]))
+        stage.values = left_values | stage.values
         self._judge.logits[name] = measure.logits
         self.stages.append(stage)
         self._compare(stage)
         if control:
             self._control = stage
         else:
-            self._onnx = self._exported(measure)
+            self._onnx = exported(measure, self.folder)
         self.write()
         return stage
 
@@ -161,17 +145,6 @@ class Ledger(Notebook):
             drop = drop_text(metric, stage.drop, stage.drop_interval)
             stage.notes.append(f"{metric}: {n} validation samples cannot tell the drop ({drop}) from none")
 
-    def _exported(self, measure: Any) -> dict[str, Any] | None:
-        if measure.onnx is None:
-            return None
-        path = Path(measure.onnx)
-        inside = path.is_relative_to(self.folder)
-        return {
-            "path": path.relative_to(self.folder).as_posix() if inside else path.name,
-            "max_abs_diff": measure.max_abs_diff,
-            "agreement": measure.agreement,
-        }
-
     def test(self, baseline: Tensor, final: Tensor, y: Tensor, control: Tensor | None = None) -> dict[str, Any]:
         """Judges the finished candidate on the test split, once, and keeps the result.
 
@@ -184,19 +157,9 @@ class Ledger(Notebook):
         Returns:
             The report's ``test`` section.
         """
-        task, outputs = self._judge.task, {"baseline": baseline, "final": final, "control": control}
-        section: dict[str, Any] = {
-            name: {f"test/{key}": value for key, value in task.metrics(logits, y).items()}
-            for name, logits in outputs.items()
-            if logits is not None
-        }
-        monitor = replace(self.monitor, metric=self.monitor.metric.replace("val/", "test/", 1))
-        old, new = (section[name].get(monitor.metric) for name in ("baseline", "final"))
-        section["drop"] = None if old is None or new is None else monitor.drop(new, old)
-        section["drop_interval"] = paired_interval(task, monitor, baseline, final, y, seed=self._judge.seed)
-        self._test = section
+        self._test = self._judge.test({"baseline": baseline, "final": final, "control": control}, y)
         self.write()
-        return section
+        return self._test
 
     def finish(self, status: Status, error: str | None = None, *, html: bool = True) -> dict[str, Any]:
         """Closes the ledger and writes everything.
@@ -272,14 +235,3 @@ class Ledger(Notebook):
         self.folder.mkdir(parents=True, exist_ok=True)
         write_json(self.folder / "report.json", report)
         write_atomic(self.folder / "report.csv", stages_to_csv(report["stages"]))
-
-
-def _export_facts(measure: Any) -> dict[str, Any]:
-    facts = {
-        "max_abs_diff": measure.max_abs_diff,
-        "agreement": measure.agreement,
-        "measure_seconds": measure.seconds,
-        "robustness": getattr(measure, "robustness", None),
-    }
-    kept: dict[str, Any] = plain({name: value for name, value in facts.items() if value is not None})
-    return kept

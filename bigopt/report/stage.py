@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, is_dataclass
+from pathlib import Path
 from typing import Any
-
-BATCH_1 = "batch_1"
 
 
 @dataclass
@@ -92,3 +91,59 @@ def value_of(row: Mapping[str, Any], name: str) -> float | None:
     if isinstance(found, bool) or not isinstance(found, int | float) or not math.isfinite(found):
         return None
     return found
+
+
+def row_of(
+    name: str,
+    plugin: str | None,
+    measure: Any,
+    *,
+    recovery_epochs: int,
+    seconds: float,
+    history: Sequence[Any] = (),
+) -> Stage:
+    """A row of what was measured; its drop is for others to judge.
+
+    Args:
+        name: the stage's name.
+        plugin: the plugin behind it.
+        measure: like ``bigopt.measure.StageMeasure``; metrics without a split's prefix are validation's.
+        recovery_epochs: epochs trained after the step.
+        seconds: wall time without measuring.
+        history: :class:`~bigopt.vocabulary.run.History` (or mappings like it) of the stage's fits.
+    """
+    facts = {
+        "max_abs_diff": measure.max_abs_diff,
+        "agreement": measure.agreement,
+        "measure_seconds": measure.seconds,
+        "robustness": getattr(measure, "robustness", None),
+    }
+    return Stage(
+        name=name,
+        plugin=plugin,
+        metrics={key if "/" in key else f"val/{key}": value for key, value in measure.metrics.items()},
+        drop=None,
+        drop_interval=None,
+        recovery_epochs=recovery_epochs,
+        parameters=measure.parameters,
+        nonzero=measure.nonzero,
+        macs=measure.macs,
+        bops=measure.bops,
+        bytes=measure.bytes,
+        bytes_zip=measure.bytes_zip,
+        latency_ms=measure.latency_ms or {},
+        size_ratio=measure.size_ratio,
+        speedup=measure.speedup or {},
+        seconds=seconds,
+        values=plain({key: value for key, value in facts.items() if value is not None}),
+        history=[plain(fit) for fit in history],
+    )
+
+
+def exported(measure: Any, folder: Path) -> dict[str, Any] | None:
+    """The report's ``onnx`` section for a stage's file, its path relative to the run's folder; None without a file."""
+    if measure.onnx is None:
+        return None
+    path = Path(measure.onnx)
+    place = path.relative_to(folder).as_posix() if path.is_relative_to(folder) else path.name
+    return {"path": place, "max_abs_diff": measure.max_abs_diff, "agreement": measure.agreement}

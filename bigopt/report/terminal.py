@@ -87,14 +87,15 @@ def _table(report: Mapping[str, Any], wide: bool) -> Table:
     unit = show.drop_unit(metric)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     table.add_column("stage", overflow="fold", min_width=8)
-    heads = [metric.removeprefix("val/"), f"drop, {unit}" if unit and wide else "drop", "params", "MACs", "size"]
-    for head in heads + [batch.replace("_", " ") for batch in batches]:
+    gap = " " if wide else "\n"
+    heads = [metric.removeprefix("val/"), f"drop,{gap}{unit}" if unit else "drop", "params", "MACs", "size"]
+    for head in heads + [f"{batch.replace('_', ' ')},{gap}ms" for batch in batches]:
         table.add_column(head, justify="right", no_wrap=True)
     control = control_name(report)
     for row in report["stages"]:
         is_control = row["name"] == control
         name = Text(f"({row['name']})" if is_control else row["name"], style="italic" if is_control else "bold")
-        table.add_row(name, *_cells(row, metric, batches, " " if wide else "\n"), style="dim" if is_control else "")
+        table.add_row(name, *_cells(row, metric, batches, gap), style="dim" if is_control else "")
     return table
 
 
@@ -106,9 +107,7 @@ def _cells(row: Mapping[str, Any], metric: str, batches: list[str], gap: str) ->
     drop = show.drop_text(metric, row["drop"], None, unit=False)
     interval = "" if first else show.interval_text(metric, row["drop_interval"])
     latencies = [
-        _join(
-            show.milliseconds(row["latency_ms"].get(batch, {}).get("p50")), show.times(row["speedup"].get(batch)), gap
-        )
+        _join(show.significant(row["latency_ms"].get(batch, {}).get("p50")), show.times(row["speedup"].get(batch)), gap)
         for batch in batches
     ]
     cells = [
