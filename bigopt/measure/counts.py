@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 
 FLOAT = 32
@@ -88,3 +88,21 @@ def _widths(layer: Layer, bits: Mapping[str, tuple[int, int]]) -> tuple[int, int
         return bits[layer.name]
     matches = (width for pattern, width in bits.items() if fnmatch(layer.name, pattern))
     return next(matches, (layer.weight_bits, layer.activation_bits))
+
+
+def refined(counts: Counts, bits: Bits) -> Counts:
+    """Counts with the widths that a compression step claims, where the model shows integers at all.
+
+    A step that stores 4-bit weights in bytes is believed; one that left a layer in float is not.
+    """
+    if not isinstance(bits, tuple):
+        return counts
+    layers = tuple(
+        Layer(layer.name, layer.macs, _narrower(layer.weight_bits, bits[0]), _narrower(layer.activation_bits, bits[1]))
+        for layer in counts.layers
+    )
+    return replace(counts, layers=layers, bops=sum(layer.bops for layer in layers))
+
+
+def _narrower(shown: int, claimed: int) -> int:
+    return min(shown, claimed) if shown < FLOAT else shown

@@ -16,14 +16,15 @@ class Session:
     """A file loaded into ONNX Runtime on the CPU. Libraries of custom operators are never loaded.
 
     Args:
-        path: the ONNX file.
+        path: the ONNX file, or its content.
         threads: of one operator; operators run one after the other.
+        optimize: fuse operators, as ONNX Runtime does unless told otherwise.
 
     Raises:
         RunFailed: ONNX Runtime cannot load the file.
     """
 
-    def __init__(self, path: Path | bytes, threads: int = 1) -> None:
+    def __init__(self, path: Path | bytes, threads: int = 1, *, optimize: bool = True) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -31,6 +32,8 @@ class Session:
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # Idle threads of one session must not spin while another one is timed.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         source = path if isinstance(path, bytes) else str(path)
