@@ -53,7 +53,6 @@ class Builder:
             RequestError: unknown plugin, wrong arguments, data of another kind, or weights that do not fit.
         """
         from bigopt.data import check_kind
-        from bigopt.pipeline.weights import load_into
 
         if isinstance(spec, str) and not spec.isidentifier():
             return self._from_folder(Path(spec), data, path)
@@ -65,6 +64,8 @@ class Builder:
         net = registry.build("models", name, arguments, data.schema.model_arguments(), path=path)
         network = Network.for_data(net, data)
         if weights:
+            from bigopt.pipeline.weights import load_into
+
             load_into(network, weights, build=lambda changed: self.model({**changed, "weights": None}, data, path))
         return network
 

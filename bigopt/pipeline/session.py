@@ -30,7 +30,7 @@ class Session:
 
     Args:
         checked: the checked configuration.
-        folder: the run's folder; the resumed run's folder takes its place.
+        folder: the run's folder; files of an earlier start there are gone on with.
         overrides: what the command line said.
         parent: MLflow run of the sweep that this run is a trial of; None outside sweeps.
         progress: told of long work; None draws a bar.
@@ -46,7 +46,7 @@ class Session:
         self, checked: Any, folder: Path, *, overrides: Sequence[str], parent: str | None, progress: Any
     ) -> None:
         self.checked = checked
-        self.folder = Path(checked.resume) if checked.resume else Path(folder)
+        self.folder = Path(folder)
         self.overrides = list(overrides)
         self.parent = parent
         self.progress = progress
@@ -118,7 +118,6 @@ class Session:
             seconds=seconds,
             control=name == "control",
             history=history,
-            notes=measured.notes,
         )
         stage = self.ledger.report()["stages"][-1]
         self.tracker.stage(name, flat_figures(stage), step=len(self.ledger.stages))
@@ -142,6 +141,8 @@ class Session:
         if self.parent is not None:
             data.test = None
         task = Task.of(data.schema, self.settings.trainer.label_smoothing)
+        if not self.checked.objective_given and task.name == "regression":
+            self.settings = replace(self.settings, objective={"val/loss": "min"})
         self.ledger = Ledger(
             self.folder,
             settings=self.settings,
@@ -158,7 +159,7 @@ class Session:
             data=data,
             task=task,
             monitor=parse_objective(self.settings.objective)[0],
-            settings=replace(self.settings, extra={**self.settings.extra, "model": dict(self.checked.model)}),
+            settings=self.settings,
             folder=self.folder,
             seed=self.checked.seed,
             build=builder,
@@ -178,7 +179,7 @@ class Session:
 
     def _recipe(self) -> list[Part]:
         return [
-            registry.build("recipe", step.plugin, step.arguments, path=f"recipe.{step.name}")
+            registry.build("recipe", step.plugin, step.arguments, path=step.path or f"recipe.{step.name}")
             for step in self.checked.recipe
         ]
 
@@ -219,11 +220,18 @@ class Session:
         )
 
     def _measure(self, name: str, model: nn.Module) -> Any:
-        from bigopt.measure import measure_stage
+        from bigopt.measure.stage import measure_stage
 
         bits = next((part.bits() for step, _, part, _ in self.steps if step == name), None)
         return measure_stage(
-            self.run, self.folder, name, self.settings, self.measures.get("baseline"), model=model, bits=bits
+            self.run,
+            self.folder,
+            name,
+            self.settings,
+            self.measures.get("baseline"),
+            model=model,
+            bits=bits,
+            history=self.run.history[self._recorded :],
         )
 
     def _keep_structure(self) -> None:

@@ -19,7 +19,7 @@ def execute(
 
     Args:
         checked: the checked configuration (:class:`bigopt.config.Checked`).
-        folder: the run's folder; with ``resume`` the earlier run's folder takes its place.
+        folder: the run's folder; what an earlier start left there is gone on with.
         overrides: what the command line said, for the record.
         parent: MLflow run that this one belongs to; set inside a sweep's trials, which never read the test split.
         progress: told of long work; None draws a bar.
