@@ -29,12 +29,21 @@ def need_file(path: str | Path, key: str) -> Path:
 
 
 def _need(path: str | Path, key: str, what: str) -> Path:
-    given = Path(path).expanduser()
+    given = Path(path)
     if not str(path) or "\0" in str(path):
         raise RequestError(f"{key}: got {str(path)!r}, expected the path of a {what}")
-    if given.is_dir() if what == "folder" else given.is_file():
-        return given
-    if given.exists():
+    try:
+        given = given.expanduser()
+    except RuntimeError as error:  # ~somebody
+        raise RequestError(f"{key}: {given}: there is no such user") from error
+    try:
+        if given.is_dir() if what == "folder" else given.is_file():
+            return given
+        there = given.exists()
+    except OSError as error:  # a name too long, a folder on the way that may not be entered
+        shown = str(given) if len(str(given)) < 200 else f"{str(given)[:200]}…"
+        raise RequestError(f"{key}: {shown}: {error.strerror}") from error
+    if there:
         raise RequestError(f"{key}: {given} is not a {what}")
     raise RequestError(f"{key}: the {what} {given} does not exist{_near(given)}")
 

@@ -138,6 +138,8 @@ def _read(reader: csv._reader, file: Path) -> Table:  # type: ignore[name-define
                 raise RequestError(
                     f"{file}, line {reader.line_num}: {len(row)} fields, but the header has {len(header)}"
                 )
+            if any("\0" in field for field in row):
+                raise RequestError(f"{file}, line {reader.line_num}: a NUL byte; the file is no text table")
             rows.append(row)
             lines.append(reader.line_num)
     except csv.Error as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bigopt.data.files import need_folder
 from bigopt.vocabulary.errors import RequestError
@@ -42,7 +42,6 @@ def encode(
     folder: str | None,
     max_length: int,
     vocab_size: int = 8000,
-    algorithm: Literal["wordpiece", "bpe"] = "wordpiece",
     key: str = "dataset.tokenizer",
 ) -> Tokens:
     """Token ids of all texts.
@@ -53,8 +52,7 @@ def encode(
             ``L``, their longest in tokens rounded up to a multiple of 8, at most ``max_length``.
         folder: local folder of a pretrained tokenizer; None trains a small one.
         max_length: longer texts are cut, tokens.
-        vocab_size: of a small tokenizer.
-        algorithm: of a small tokenizer.
+        vocab_size: of a small tokenizer, at most.
         key: the configuration's key of ``folder``, for messages.
 
     Raises:
@@ -65,7 +63,7 @@ def encode(
     if folder is not None:
         rows, size, pad, known = _pretrained(texts, folder, key)
     else:
-        rows, size, pad, known = _small(texts, [texts[i] for i in train], vocab_size, algorithm)
+        rows, size, pad, known = _small(texts, [texts[i] for i in train], vocab_size)
     longest = max(len(rows[i]) for i in train)
     length = min(max_length, -(-longest // 8) * 8)
     ids, cut = _pad(rows, length, pad)
@@ -103,26 +101,24 @@ def _pretrained(texts: Sequence[str], folder: str, key: str) -> tuple[list[list[
 
 
 def _small(
-    texts: Sequence[str], training: Sequence[str], vocab_size: int, algorithm: str
+    texts: Sequence[str], training: Sequence[str], vocab_size: int
 ) -> tuple[list[list[int]], int, int, dict[str, str]]:
-    """Lower case, split at spaces and punctuation, [CLS] … [SEP] as BERT has it."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+    """Byte-pair encoding of lower-case words, [CLS] … [SEP] around a text as BERT has it.
+
+    Not WordPiece: its trainer numbers the tokens inside words in the order of a randomly seeded hash map, so that the
+    same texts give another vocabulary in each process. Here a word's beginning is marked by a character of its own.
+    """
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
     if vocab_size < 100:
         raise RequestError(f"dataset.vocab_size: got {vocab_size}, expected at least 100 tokens")
-    tokenizer: Any
-    if algorithm == "wordpiece":
-        tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-        trainer: Any = trainers.WordPieceTrainer(
-            vocab_size=vocab_size, special_tokens=_SPECIAL, min_frequency=2, show_progress=False
-        )
-    else:
-        tokenizer = Tokenizer(models.BPE(unk_token="[UNK]"))
-        trainer = trainers.BpeTrainer(
-            vocab_size=vocab_size, special_tokens=_SPECIAL, min_frequency=2, show_progress=False
-        )
+    tokenizer: Any = Tokenizer(models.BPE(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(), pre_tokenizers.Punctuation()])
+    tokenizer.decoder = decoders.Metaspace()
+    trainer: Any = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=_SPECIAL, min_frequency=2, show_progress=False
+    )
     tokenizer.train_from_iterator(training, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[(name, tokenizer.token_to_id(name)) for name in ("[CLS]", "[SEP]")]

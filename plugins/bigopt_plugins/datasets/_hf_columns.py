@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bigopt.data import check_labels
 from bigopt.data.files import nearest
@@ -44,6 +44,7 @@ def _kind(feature: Any) -> str | None:
 
 
 def labels_column(tables: dict[str, Any], label: str, folder: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Labels of every stored split that has them, and the class names."""
     import torch
 
     features = tables["train"].features
@@ -68,6 +69,7 @@ def labels_column(tables: dict[str, Any], label: str, folder: Path) -> tuple[dic
 
 
 def images_column(table: Any, column: str, size: int, channels: int, split: str) -> Tensor:
+    """All images of one stored split as uint8 ``(N, channels, size, size)``."""
     import torch
     from datasets import Image
 
@@ -88,23 +90,14 @@ def texts_column(
     column: str,
     rows: dict[str, tuple[str, Tensor]],
     names: tuple[str, ...],
-    tokenizer: str | None,
-    algorithm: Literal["wordpiece", "bpe"],
-    vocab_size: int,
-    max_length: int,
+    **options: Any,
 ) -> tuple[dict[str, Tensor], Schema, dict[str, Any]]:
+    """Token ids of every stored split, their schema and the tokenizer; options are those of ``encode``."""
     from bigopt.data.text import encode
 
     texts = {name: [value or "" for value in table[column]] for name, table in tables.items()}
     joined = [text for column_texts in texts.values() for text in column_texts]
-    tokens = encode(
-        joined,
-        rows["train"][1].tolist(),  # the training table comes first
-        folder=tokenizer,
-        max_length=max_length,
-        vocab_size=vocab_size,
-        algorithm=algorithm,
-    )
+    tokens = encode(joined, rows["train"][1].tolist(), **options)  # the training table comes first
     parts = tokens.ids.split([len(column_texts) for column_texts in texts.values()])
     schema = Schema(
         "classification",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from bigopt.data import assemble, split_indices
 from bigopt.data.files import need_folder
@@ -26,7 +26,6 @@ def hf_dataset(
     channels: int = 3,
     flips: bool = True,
     tokenizer: str | None = None,
-    algorithm: Literal["wordpiece", "bpe"] = "wordpiece",
     vocab_size: int = 8000,
     max_length: int = 128,
     seed: int = 0,
@@ -49,7 +48,6 @@ def hf_dataset(
         channels: of images: 1 (grey) or 3 (RGB).
         flips: whether a horizontally flipped image is still of its class.
         tokenizer: local folder of a pretrained tokenizer; null trains a small one on the training split.
-        algorithm: of the small tokenizer.
         vocab_size: tokens of the small tokenizer at most.
         max_length: longer texts are cut, tokens.
         seed: of the splits.
@@ -78,9 +76,8 @@ def hf_dataset(
         inputs = images
         details: dict[str, Any] = {}
     else:
-        inputs, schema, details = texts_column(
-            tables, column, rows, names, tokenizer, algorithm, vocab_size, max_length
-        )
+        options: dict[str, Any] = {"vocab_size": vocab_size, "max_length": max_length}
+        inputs, schema, details = texts_column(tables, column, rows, names, folder=tokenizer, **options)
     splits = {name: TensorSplit(inputs[home][index], labels[home][index]) for name, (home, index) in rows.items()}
     return assemble(
         "hf_dataset",

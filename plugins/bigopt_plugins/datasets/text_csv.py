@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from bigopt.data import assemble, check_labels, refuse_empty, split_indices
 from bigopt.data.table import read_table
 from bigopt.vocabulary.data import Data, Schema, TensorSplit
@@ -16,7 +14,6 @@ def text_csv(
     text: str = "text",
     label: str = "label",
     tokenizer: str | None = None,
-    algorithm: Literal["wordpiece", "bpe"] = "wordpiece",
     vocab_size: int = 8000,
     max_length: int = 128,
     separator: str = ",",
@@ -34,7 +31,6 @@ def text_csv(
         text: the column with the text.
         label: the column with the class.
         tokenizer: local folder of a pretrained tokenizer; null trains a small one on the training split.
-        algorithm: of the small tokenizer.
         vocab_size: tokens of the small tokenizer at most.
         max_length: longer texts are cut, tokens.
         separator: between fields; ``\t`` for a tab.
@@ -68,7 +64,6 @@ def text_csv(
         folder=tokenizer,
         max_length=max_length,
         vocab_size=vocab_size,
-        algorithm=algorithm,
     )
     length = tokens.ids.shape[1]
     train, validation, tested = (TensorSplit(tokens.ids[rows], y[rows]) for rows in parts)
