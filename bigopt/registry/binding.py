@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import typing
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
@@ -37,28 +38,65 @@ def bind(
     Raises:
         RequestError: one line for each problem.
     """
-    known, variadic, namespace = _signature(schema)
-    if later is None:
-        later = FILLED.get(schema.kind, ()) if isinstance(schema, Plugin) else ()
+    if isinstance(schema, Plugin):
+        later = FILLED.get(schema.kind, ()) if later is None else later
+        bound, problems = bind_plugin(schema, settings, path, later)
+    else:
+        bound, problems = _bind(*_signature(schema), settings, path, later or ())
+    if problems:
+        raise RequestError(problems)
+    return bound
+
+
+def bind_plugin(
+    plugin: Plugin,
+    settings: Mapping[str, Any],
+    path: str,
+    later: Collection[str] = (),
+    namespace: Mapping[str, Any] | None = None,
+) -> tuple[dict[str, Any], list[str]]:
+    """As :func:`bind`, with the problems returned.
+
+    Args:
+        plugin: whose signature counts.
+        settings: values by argument name.
+        path: where they stand in the configuration.
+        later: arguments that may still be missing.
+        namespace: names of the plugin's module, where it is imported: with it, its own dataclasses and enums count.
+
+    Raises:
+        RequestError: the plugin is broken.
+    """
+    if plugin.problem is not None:
+        raise RequestError(plugin.problem)
+    known = {argument.name: argument for argument in plugin.arguments or ()}
+    return _bind(known, plugin.variadic, namespace or {}, settings, path, later)
+
+
+def _bind(
+    known: Mapping[str, Argument],
+    variadic: bool,
+    namespace: Mapping[str, Any],
+    settings: Mapping[str, Any],
+    path: str,
+    later: Collection[str],
+) -> tuple[dict[str, Any], list[str]]:
     problems: list[str] = []
     bound: dict[str, Any] = {}
     for key, value in settings.items():
         where = f"{path}.{key}" if path else str(key)
         argument = known.get(key)
-        if argument is None:
-            if variadic:
-                bound[key] = value
-            else:
-                problems.append(_unknown(where, known))
+        if argument is None and not variadic:
+            problems.append(_unknown(where, known))
+        elif argument is None:
+            bound[key] = value
         elif not (value is None and _unset(argument, later, namespace)):
             bound[key] = _checked(argument, value, where, namespace, problems)
     for name, argument in known.items():
         if argument.required and name not in settings and name not in later:
             where = f"{path}.{name}" if path else name
             problems.append(f"{where}: missing, expected {describe(_form(argument, namespace))}")
-    if problems:
-        raise RequestError(problems)
-    return bound
+    return bound, problems
 
 
 def _unset(argument: Argument, later: Collection[str], namespace: Mapping[str, Any]) -> bool:
@@ -84,24 +122,33 @@ def _form(argument: Argument, namespace: Mapping[str, Any]) -> Any:
 
 def _unknown(where: str, known: Mapping[str, Argument]) -> str:
     name = where.rpartition(".")[2]
-    allowed = ", ".join(known) or "no arguments"
-    return f"{where}: unknown, expected one of {allowed}{suggestion(name, known)}"
+    allowed = f"one of {', '.join(known)}" if known else "no arguments"
+    return f"{where}: unknown, expected {allowed}{suggestion(name, known)}"
 
 
-def _signature(schema: Schema) -> tuple[dict[str, Argument], bool, Mapping[str, Any]]:
-    if isinstance(schema, Plugin):
-        if schema.problem is not None:
-            raise RequestError(schema.problem)
-        return {argument.name: argument for argument in schema.arguments or ()}, schema.variadic, {}
-    namespace = vars(inspect.getmodule(schema) or object)
+def _signature(schema: Callable[..., Any]) -> tuple[dict[str, Argument], bool, Mapping[str, Any]]:
+    """Arguments by name, whether any further ones are taken, and where names in annotations are looked up."""
+    entries: list[tuple[Argument, Any]]
     if is_dataclass(schema):
-        known = {entry.name: _field(entry) for entry in fields(schema) if entry.init}
-        return known, False, namespace
-    parameters = inspect.signature(schema).parameters.values()
-    variadic = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
-    by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    known = {entry.name: _parameter(entry) for entry in parameters if entry.kind in by_name}
-    return known, variadic, namespace
+        entries = [(_field(entry), entry.type) for entry in fields(schema) if entry.init]
+        variadic = False
+    else:
+        parameters = inspect.signature(schema).parameters.values()
+        by_name = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        entries = [(_parameter(entry), entry.annotation) for entry in parameters if entry.kind in by_name]
+        variadic = any(entry.kind is entry.VAR_KEYWORD for entry in parameters)
+    namespace = dict(vars(sys.modules.get(schema.__module__, object)))
+    for _, annotation in entries:
+        namespace.update(_classes(annotation))
+    return {argument.name: argument for argument, _ in entries}, variadic, namespace
+
+
+def _classes(annotation: Any) -> dict[str, Any]:
+    """The classes inside an annotation that is no text, by name."""
+    found = {annotation.__name__: annotation} if isinstance(annotation, type) else {}
+    for member in typing.get_args(annotation):
+        found |= _classes(member)
+    return found
 
 
 def _field(entry: Field[Any]) -> Argument:

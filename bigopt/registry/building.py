@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable, Mapping
 from functools import reduce
 from importlib import import_module
 from typing import Any
 
-from bigopt.registry.binding import bind
+from bigopt.registry.binding import bind_plugin
 from bigopt.registry.discovery import get
-from bigopt.registry.plugin import Plugin
+from bigopt.registry.plugin import FILLED, Plugin
 from bigopt.registry.results import check_result
 from bigopt.vocabulary.errors import RequestError
 
@@ -42,7 +44,7 @@ def build(
         name: the plugin.
         arguments: what the configuration says.
         context: values for arguments of the signature that are unset, that is missing or None.
-        path: where the arguments stand in the configuration, for messages; None takes the plugin's kind.
+        path: where the arguments stand in the configuration, for messages; empty takes the plugin's kind.
 
     Raises:
         RequestError: unknown or broken plugin, wrong arguments (all of them), or a result that is not of the kind.
@@ -55,11 +57,16 @@ def build(
     for argument in plugin.arguments or ():
         if given.get(argument.name) is None and context.get(argument.name) is not None:
             given[argument.name] = context[argument.name]
-    bound = bind(plugin, given, path)
-    absent = [a.name for a in plugin.arguments or () if a.required and a.name not in bound]
-    if absent:
-        known = ", ".join(map(str, context)) or "nothing"
-        raise RequestError([f"{path}.{name}: missing; the data give {known}" for name in absent])
+    namespace = vars(sys.modules.get(getattr(target, "__module__", ""), object))
+    bound, problems = bind_plugin(plugin, given, path, FILLED.get(kind, ()), dict(namespace))
+    offered = f"the data give {', '.join(context) or 'nothing'}"
+    problems += [
+        f"{path}.{argument.name}: missing; {offered}"
+        for argument in plugin.arguments or ()
+        if argument.required and argument.name not in bound and argument.name in FILLED.get(kind, ())
+    ]
+    if problems:
+        raise RequestError(problems)
     try:
         made = target(**bound)
     except RequestError as error:
@@ -81,7 +88,23 @@ def _head(plugin: Plugin) -> str:
 
 
 def _remedy(plugin: Plugin, error: BaseException) -> str:
-    """How to get a missing package: through the distribution's own extra where it has one."""
+    """What to do about a failed import; a missing package comes with the distribution's extra, if one names it."""
+    if "torchvision" in str(error) and not isinstance(error, ModuleNotFoundError):
+        return "; see bigopt doctor"
     if not isinstance(error, ModuleNotFoundError) or not error.name:
         return ""
-    return f"; try: pip install {error.name.partition('.')[0]}"
+    missing = error.name.partition(".")[0]
+    for line in _requirements(plugin.distribution):
+        found = re.match(r"([\w.-]+).*extra\s*==\s*['\"]([\w.-]+)", line)
+        if found and re.sub(r"[-.]", "_", found[1]).lower() == missing.lower():
+            return f"; try: pip install '{plugin.distribution}[{found[2]}]'"
+    return f"; is the package {missing} installed?"
+
+
+def _requirements(name: str) -> list[str]:
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        return distribution(name).requires or []
+    except PackageNotFoundError:
+        return []

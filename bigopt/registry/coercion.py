@@ -14,6 +14,7 @@ from bigopt.registry.suggest import suggestion
 from bigopt.vocabulary.errors import RequestError
 
 Bind = Callable[[Any, Mapping[str, Any], str], dict[str, Any]]
+_SCALARS = (bool, int, float, str, Path)
 _ITEMS = (list, tuple, set, frozenset)
 
 
@@ -39,6 +40,8 @@ def coerce(value: Any, form: Any, where: str, problems: list[str], bind: Bind) -
     kind = origin or form
     if kind is None or kind is type(None):
         return value if value is None else _refuse(value, form, where, problems)
+    if not isinstance(kind, type):
+        return value  # a type variable, a callable, …: nothing that a configuration could be held to
     if is_dataclass(kind):
         return _dataclass(value, kind, where, problems, bind)
     if issubclass(kind, Mapping):
@@ -90,6 +93,8 @@ def _scalar(value: Any, kind: type, where: str, problems: list[str]) -> Any:
         return Path(value)
     if issubclass(kind, Enum) and not isinstance(value, kind):
         return _enum(value, kind, where, problems)
+    if kind not in _SCALARS and not issubclass(kind, Enum):
+        return value
     fits = isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
     return value if fits else _refuse(value, kind, where, problems)
 

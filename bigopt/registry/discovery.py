@@ -6,19 +6,16 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
-from importlib.metadata import Distribution, EntryPoint, distributions
-from pathlib import Path
 
 from bigopt.registry import probe, reading
+from bigopt.registry.entries import offered
 from bigopt.registry.plugin import GROUPS, RESERVED, Plugin
 from bigopt.registry.source import Broken, folders
 from bigopt.registry.suggest import suggestion
 from bigopt.registry.syntax import OutOfSight
 from bigopt.vocabulary.errors import RequestError
-
-OWN = "bigopt"
-"""The distribution whose names no other can take."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _TARGET = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*:\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
@@ -90,12 +87,9 @@ def catalogue(kind: str) -> Catalogue:
 
 @lru_cache(maxsize=4)
 def _discover(path: tuple[tuple[str, int], ...]) -> dict[str, Catalogue]:
-    kinds = {group: kind for kind, group in GROUPS.items()}
     found: dict[str, dict[str, Plugin]] = {kind: {} for kind in GROUPS}
-    for distribution in sorted(_unshadowed(), key=lambda d: (_name(d) != OWN, _name(d))):
-        for point in _points(distribution):
-            kind = kinds[point.group]
-            _add(found[kind], _entry(kind, point, distribution))
+    for plugin in offered():
+        _add(found[plugin.kind], plugin)
     return {kind: Catalogue(dict(sorted(plugins.items()))) for kind, plugins in found.items()}
 
 
@@ -106,63 +100,7 @@ def _changed(folder: str) -> int:
         return 0
 
 
-def _unshadowed() -> Iterator[Distribution]:
-    """Distributions that offer plugins; of two with one name, the first on the path counts, as for imports."""
-    seen = set()
-    for distribution in distributions():
-        name = _name(distribution)
-        if name not in seen:
-            seen.add(name)
-            yield distribution
-
-
-def _name(distribution: Distribution) -> str:
-    """Normalised name, from the folder's where that tells: parsing all metadata would cost a tenth of a second."""
-    folder: Path | None = getattr(distribution, "_path", None)
-    stem, dot, ending = folder.name.rpartition(".") if folder is not None else ("", "", "")
-    name = stem.partition("-")[0] if dot and ending in ("dist-info", "egg-info") else ""
-    return re.sub(r"[-_.]+", "-", name or _metadata(distribution, "Name")).lower()
-
-
-def _metadata(distribution: Distribution, field: str) -> str:
-    try:
-        return str(distribution.metadata[field] or "")
-    except Exception:  # metadata of a foreign distribution that cannot be parsed
-        return ""
-
-
-def _points(distribution: Distribution) -> list[EntryPoint]:
-    """The distribution's plugins; a file with broken lines gives those that can be read."""
-    try:
-        text = distribution.read_text("entry_points.txt") or ""
-    except (OSError, ValueError):
-        return []
-    groups = set(GROUPS.values())
-    points: list[EntryPoint] = []
-    group = ""
-    for line in map(str.strip, text.splitlines()):
-        if line.startswith("["):
-            group = line.strip("[] ")
-        elif group in groups and line and not line.startswith(("#", ";")):
-            name, _, value = line.partition("=")
-            points.append(EntryPoint(name.strip(), value.strip(), group))
-    return points
-
-
-def _entry(kind: str, point: EntryPoint, distribution: Distribution) -> Plugin:
-    plugin = Plugin(
-        kind=kind,
-        name=point.name,
-        target=point.value.partition("[")[0].strip(),
-        distribution=_metadata(distribution, "Name") or _name(distribution),
-        version=_metadata(distribution, "Version"),
-    )
-    return plugin
-
-
 def _add(plugins: dict[str, Plugin], plugin: Plugin) -> None:
-    from dataclasses import replace
-
     holder = plugins.get(plugin.name)
     if holder is None:
         plugins[plugin.name] = plugin
@@ -176,8 +114,6 @@ def _add(plugins: dict[str, Plugin], plugin: Plugin) -> None:
 
 def _described(plugin: Plugin) -> Plugin:
     """The entry with what its source says."""
-    from dataclasses import replace
-
     if plugin.error is not None:
         return plugin
     try:

@@ -9,7 +9,8 @@ from typing import Any
 
 from bigopt.registry.plugin import Argument
 from bigopt.registry.source import Broken
-from bigopt.registry.syntax import Found, Module, OutOfSight, annotation, literal, load, resolve, value_of
+from bigopt.registry.syntax import Found, Module, OutOfSight, load, resolve
+from bigopt.registry.values import annotation, literal, value_of
 
 _WITHOUT_INIT = {"object", "Generic", "Protocol", "ABC"}
 _HARMLESS = {"final", "runtime_checkable", "override", "no_type_check", "overload"}

@@ -113,12 +113,15 @@ def _namespace(name: str, locations: Sequence[str] | None) -> ModuleSpec | None:
 
 
 def _read(spec: ModuleSpec) -> bytes | None:
-    loader: Any = spec.loader
+    """Content of the source file, also from inside an archive; None where there is no Python source."""
     origin = str(spec.origin or "")
-    if not hasattr(loader, "get_data") or not origin.endswith((".py", ".pyw")):
+    if not spec.has_location or not origin.endswith((".py", ".pyw")):
         return None
     try:
+        if os.path.isfile(origin):
+            return Path(origin).read_bytes()
+        loader: Any = spec.loader
         data: bytes = loader.get_data(origin)
-    except OSError as error:
-        raise Broken(f"{origin} cannot be read: {error.strerror or error}") from None
+    except (OSError, AttributeError) as error:
+        raise Broken(f"{origin} cannot be read: {error}") from None
     return data
