@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import copy
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx import GraphModule, Node
 
 from bigopt.measure._failure import export_failed
-from bigopt.measure._inference import blank_rows, inference, on_cpu, quiet
+from bigopt.measure._inference import blank_rows, inference, on_cpu, quiet, resolve
 from bigopt.store import write_atomic
 
 ROWS = 3  # of the example that is traced: 1 and 2 are sizes that tracing may take for constants
+TRACING_NOTES = ("stack_trace", "nn_module_stack", "source_fn_stack", "torch_fn", "from_node")
+"""What tracing notes at each operator: half of a small file, with paths of the machine that exported."""
 
 
 def export_onnx(model: nn.Module, example: Tensor, path: Path, *, opset: int | None = None) -> Path:
@@ -63,12 +68,13 @@ def export_pt2(model: nn.Module, example: Tensor, path: Path) -> Path:
         with quiet():
             program = _self_contained(program)
             for node in program.graph.nodes:
-                node.meta.pop("stack_trace", None)  # paths of the machine that exported
-            return write_atomic(path, lambda temporary: torch.export.save(program, temporary))
-    except OSError:
-        raise
+                for note in TRACING_NOTES:
+                    node.meta.pop(note, None)
+            buffer = io.BytesIO()  # a file would get its temporary name written into it
+            torch.export.save(program, buffer)
     except Exception as error:
         raise export_failed("pt2", error, model, program) from error
+    return write_atomic(path, buffer.getvalue())
 
 
 def trace(model: nn.Module, example: Tensor, what: str) -> ExportedProgram:
@@ -77,11 +83,10 @@ def trace(model: nn.Module, example: Tensor, what: str) -> ExportedProgram:
     Raises:
         RunFailed: the model cannot be traced, or only for one batch size.
     """
-    model = on_cpu(model)
-    with inference(model) as ready, quiet():
+    with inference(on_cpu(model)) as ready, quiet():
         try:
             return torch.export.export(
-                ready,
+                _without_unread(ready),
                 (blank_rows(example, ROWS),),
                 dynamic_shapes=({0: Dim("batch", min=1)},),
                 strict=False,
@@ -112,6 +117,23 @@ def _to_onnx(program: ExportedProgram, model: nn.Module, opset: int | None) -> A
     except Exception as error:
         raise export_failed("ONNX", error, model, program) from error
     return proto
+
+
+def _without_unread(model: nn.Module) -> nn.Module:
+    """An exported graph without the weights that nothing reads any more, such as the floats behind its integers."""
+    if not isinstance(model, GraphModule) or _called(model):
+        return model
+    named = {str(node.target) for node in model.graph.nodes if node.op == "get_attr"}
+    graph = copy.deepcopy(model.graph)
+    for node in [node for node in graph.nodes if node.op == "call_module"]:
+        graph.erase_node(node)
+    read = {name: resolve(model, name) for name in named}
+    return model if None in read.values() else GraphModule(read, graph)
+
+
+def _called(model: GraphModule) -> list[Node]:
+    """Calls of modules other than the check of input shapes, which exporting adds again."""
+    return [node for node in model.graph.nodes if node.op == "call_module" and node.target != "_guards_fn"]
 
 
 def _self_contained(program: ExportedProgram) -> ExportedProgram:
