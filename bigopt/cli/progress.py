@@ -30,6 +30,7 @@ class _Work:
     began: float
     bar: Any = None
     done: int = 0
+    epochs: int = 0
     values: dict[str, float] = field(default_factory=dict)
 
 
@@ -79,7 +80,7 @@ class RichProgress:
         """Work of ``total`` steps begins, inside the work that was started before it and goes on."""
         work = _Work(name, total, time.monotonic())
         self._work.append(work)
-        self._safely(lambda: self._begin(work))
+        self._drawing(lambda: self._begin(work))
 
     def advance(self, steps: int = 1, **values: float) -> None:
         """Some steps of the innermost work are done; values are shown beside the bar."""
@@ -91,13 +92,13 @@ class RichProgress:
         now = time.monotonic()
         if self._bars is not None and now - self._drawn >= _REDRAW:
             self._drawn = now
-            self._safely(lambda: self._redraw(work))
+            self._drawing(lambda: self._redraw(work))
 
     def stop(self) -> None:
         """The work that was started last is over."""
         if self._work:
             work = self._work.pop()
-            self._safely(lambda: self._end(work))
+            self._drawing(lambda: self._end(work))
 
     def epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
         """An epoch ended; listeners hear of it.
@@ -106,8 +107,9 @@ class RichProgress:
             BigoptError: a listener raised it on purpose, such as ``Pruned``.
         """
         if self._work:
+            self._work[-1].epochs += 1
             self._work[-1].values.update(_shown(values))
-        self._safely(lambda: self._say(f"{stage}: epoch {epoch}  {_text(_shown(values))}"))
+        self._drawing(lambda: self._say(f"{stage}: epoch {epoch}  {_text(_shown(values))}"))
         for listener in list(self.on_epoch):
             self._safely(partial(listener, stage, epoch, dict(values)), "a listener of epochs")
 
@@ -115,11 +117,16 @@ class RichProgress:
         """Ends all work and leaves the terminal as it was."""
         while self._work:
             self.stop()
-        self._safely(self._leave)
+        self._drawing(self._leave)
 
     # --- drawing --------------------------------------------------------------------------------------------------
 
-    def _safely(self, act: Callable[[], Any], what: str = "the progress display") -> None:
+    def _drawing(self, act: Callable[[], Any]) -> None:
+        """Draws unless drawing has failed before: a terminal that is gone stays gone."""
+        if self.show and not self._safely(act, "the progress display"):
+            self.show, self._bars = False, None
+
+    def _safely(self, act: Callable[[], Any], what: str) -> bool:
         try:
             act()
         except BigoptError:
@@ -127,20 +134,20 @@ class RichProgress:
         except Exception as problem:
             if what not in self._warned:
                 self._warned.add(what)
-                warnings.warn(f"{what} failed and training goes on: {type(problem).__name__}: {problem}", stacklevel=3)
+                warnings.warn(f"{what} failed and training goes on: {type(problem).__name__}: {problem}", stacklevel=4)
+            return False
+        return True
 
     def _screen(self) -> Console:
         if self._console is None:
-            from rich.console import Console
-
-            self._console = Console(stderr=True)
+            self._console = make_console(stderr=True)
         return self._console
 
     def _is_plain(self) -> bool:
         return not self._screen().is_terminal if self._plain is None else self._plain
 
     def _begin(self, work: _Work) -> None:
-        if not self.show or self._is_plain():
+        if self._is_plain():
             return
         if self._bars is None:
             self._bars = _bars(self._screen())
@@ -150,7 +157,7 @@ class RichProgress:
 
     def _redraw(self, work: _Work) -> None:
         if self._bars is not None and work.bar is not None:
-            self._bars.update(work.bar, completed=work.done, shown=_text(work.values))
+            self._bars.update(work.bar, completed=work.done, shown=_beside(work))
             self._bars.refresh()
 
     def _end(self, work: _Work) -> None:
@@ -183,10 +190,19 @@ class RichProgress:
 
     def _print(self, line: str) -> None:
         self._held = None
-        if not self.show:
-            return
         self._printed = time.monotonic()
         self._screen().print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def make_console(**options: Any) -> Console:
+    """A rich console that raises where its pipe is broken; rich's own ends the process and redirects its output."""
+    from rich.console import Console
+
+    class Steady(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError("what was drawn to has been closed")
+
+    return Steady(**options)
 
 
 def _bars(console: Console) -> Progress:
@@ -203,6 +219,10 @@ def _bars(console: Console) -> Progress:
         auto_refresh=False,
         transient=True,
     )
+
+
+def _beside(work: _Work) -> str:
+    return "  ".join([f"epoch {work.epochs}"] * (work.epochs > 0) + [_text(work.values)])
 
 
 def _label(name: str) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_WIDE = 116  # columns from which each figure and its ratio fit on one line
+_WIDE = 108  # columns from which each figure and its ratio fit on one line
 _STYLES = {"finished": "green", "running": "yellow", "pruned": "yellow", "interrupted": "yellow", "failed": "bold red"}
 
 
@@ -25,7 +25,7 @@ def render_table(report: Mapping[str, Any], width: int | None = None, plain: boo
 
     Args:
         report: a report as report.json holds it.
-        width: columns; None asks the terminal. Below 116 a figure's ratio stands under it; 80 are enough.
+        width: columns; None asks the terminal. Below 108 a figure's ratio stands under it; 80 are enough.
         plain: text without colours; None means whenever standard output is not a terminal.
 
     Returns:
@@ -89,7 +89,7 @@ def _table(report: Mapping[str, Any], wide: bool) -> Table:
     table.add_column("stage", overflow="fold", min_width=8)
     gap = " " if wide else "\n"
     heads = [metric.removeprefix("val/"), f"drop,{gap}{unit}" if unit else "drop", "params", "MACs", "size"]
-    for head in heads + [f"{batch.replace('_', ' ')},{gap}ms" for batch in batches]:
+    for head in heads + [f"{batch.replace('_', gap)}, ms" for batch in batches]:
         table.add_column(head, justify="right", no_wrap=True)
     control = control_name(report)
     for row in report["stages"]:
