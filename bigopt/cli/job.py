@@ -53,18 +53,22 @@ class Job:
 
         checked = prepare(cfg, lines, self.plain)
         folder = checked.resume or folder
-        execute = self.execute
-        if execute is None:
-            from bigopt.pipeline import execute
         held = lock(folder / ".run", timeout=0.1)
         try:
             held.__enter__()
         except TimeoutError:
             raise RequestError(f"{folder}: another bigopt run is working in this folder") from None
         try:
-            return Outcome.of(execute(checked, folder, overrides=lines, parent=os.environ.get(PARENT)))
+            return Outcome.of(self._executor()(checked, folder, overrides=lines, parent=os.environ.get(PARENT)))
         finally:
             held.__exit__(None, None, None)
+
+    def _executor(self) -> Callable[..., dict[str, Any]]:
+        if self.execute is not None:
+            return self.execute
+        from bigopt.cli.shown import execute
+
+        return execute
 
 
 def prepare(cfg: DictConfig, lines: Sequence[str], plain: DictConfig | None = None) -> Checked:

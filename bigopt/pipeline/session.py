@@ -14,6 +14,7 @@ from torch import nn
 
 from bigopt import registry
 from bigopt.pipeline.build import Builder, fitting_data
+from bigopt.pipeline.relay import Relay
 from bigopt.vocabulary.errors import BigoptError, Interrupted, Pruned
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.objective import parse_objective
@@ -33,7 +34,7 @@ class Session:
         folder: the run's folder; files of an earlier start there are gone on with.
         overrides: what the command line said.
         parent: MLflow run of the sweep that this run is a trial of; None outside sweeps.
-        progress: told of long work; None draws a bar.
+        progress: told of long work; None for nobody.
 
     Attributes:
         run: what Parts see.
@@ -164,7 +165,7 @@ class Session:
             seed=self.checked.seed,
             build=builder,
             report=self.ledger,
-            progress=self._progress(),
+            progress=Relay(self.progress if self.leader else None, self._epoch),
             parts=[self._part("transfer", self.checked.transfer, "transfer"), *self._recipe()],
         )
         self.steps = [
@@ -187,18 +188,6 @@ class Session:
         arguments = {name: value for name, value in spec.items() if name != "name"}
         part: Part = registry.build(kind, spec["name"], arguments, path=path)
         return part
-
-    def _progress(self) -> Any:
-        if self.progress is None:
-            from bigopt.cli.progress import RichProgress
-
-            self.progress = RichProgress(show=self.leader)
-        self.progress.on_epoch.append(self._epoch)
-        return self.progress
-
-    def _epoch(self, stage: str, epoch: int, values: Any) -> None:
-        if self.leader:
-            self.tracker.epoch(stage, epoch, values)
 
     def _store(self) -> Any:
         from bigopt.store import Store

@@ -22,7 +22,7 @@ def execute(
         folder: the run's folder; what an earlier start left there is gone on with.
         overrides: what the command line said, for the record.
         parent: MLflow run that this one belongs to; set inside a sweep's trials, which never read the test split.
-        progress: told of long work; None draws a bar.
+        progress: told of long work (:class:`bigopt.vocabulary.run.Progress`); None for nobody.
 
     Returns:
         the report, as ``report.json`` holds it.
