@@ -189,6 +189,10 @@ class Session:
         part: Part = registry.build(kind, spec["name"], arguments, path=path)
         return part
 
+    def _epoch(self, stage: str, epoch: int, values: Mapping[str, float]) -> None:
+        if self.leader:
+            self.tracker.epoch(stage, epoch, values)
+
     def _store(self) -> Any:
         from bigopt.store import Store
 
