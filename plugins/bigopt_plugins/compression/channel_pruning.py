@@ -88,7 +88,7 @@ class ChannelPruning(Part):
         model = copy.deepcopy(_network(run))
         groups = Groups(model, _example(run.data), run.options.ignore, run.options.strict)
         for name, reason in groups.unhandled.items():
-            run.report.note(f"channel_pruning left {name} as it was: {reason}")
+            run.report.note(f"{name} was left as it was: {reason}")
         scored = self._scores(run, model, [group for group in groups if only is None or group.name == only], groups)
         for group, units in _choose(scored, strength, self.ranking, self.round_to, self.min_channels):
             groups.remove(group, units)
@@ -111,7 +111,7 @@ class ChannelPruning(Part):
             with torch.no_grad():
                 scores = importance(group.raw)
             if scores is None:
-                run.report.note(f"channel_pruning left {group.name} as it was: {self.criterion} has no score for it")
+                run.report.note(f"{group.name} was left as it was: {self.criterion} has no score for it")
                 continue
             scored.append((group, group.unit_scores(scores.detach().cpu())))
         model.zero_grad(set_to_none=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,11 +49,11 @@ def convert(
         ignore: name patterns of layers that stay in float.
         batch_size: rows per forward pass while observing.
     """
-    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    with _quiet():
+        from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    from bigopt_plugins.compression.quantization._quantizer import IntegerKernels
+        from bigopt_plugins.compression.quantization._quantizer import IntegerKernels
 
-    logging.getLogger("torchao").setLevel(logging.ERROR)
     training = model.training
     model.eval()
     example = samples[:2] if len(samples) > 1 else samples.repeat_interleave(2, 0)
@@ -75,6 +76,19 @@ def saturates() -> bool:
     info = Path("/proc/cpuinfo")
     text = info.read_text() if info.exists() else ""
     return "avx2" in text and "vnni" not in text
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps torchao's import from telling about GPU kernels that nothing here uses."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _activation(calibration: str) -> object:

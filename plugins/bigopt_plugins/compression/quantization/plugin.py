@@ -68,7 +68,7 @@ class Quantization(Part):
         index = torch.randperm(len(run.data.train), generator=generator)[: self.samples]
         reduced = saturates() if self.reduce_range is None else self.reduce_range
         if reduced:
-            run.report.note("quantization: weights use 7 bits of 8, since products saturate on this processor")
+            run.report.note("weights use 7 bits of 8, since products saturate on this processor")
         converted = convert(
             run.model,
             run.data.train.take(index),
@@ -78,7 +78,7 @@ class Quantization(Part):
             ignore=run.options.ignore,
         )
         for name in converted.left_in_float:
-            run.report.note(f"quantization left {name} in float: it matches ignore")
+            run.report.note(f"{name} stays in float: it matches ignore")
         run.report.value("quantized_layers", converted.quantized)
         run.model = converted.model
 
