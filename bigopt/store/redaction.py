@@ -20,10 +20,8 @@ _SECRET_WORDS = {"token", "password", "passwd", "passphrase", "pwd", "secret", "
 _KEY_WORDS = {"key", "api", "access", "private", "secret", "auth", "account", "signing", "encryption"}
 _TEXT_TOKENS = {"pad", "unk", "cls", "sep", "mask", "bos", "eos", "special"}  # pad_token is no secret
 _REFERENCE = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)\s*(,[^}]*)?\}")
-_USER = re.compile(
-    r"([A-Za-z][A-Za-z0-9+.\-]*://)(?:[^/\s:@'\"]*:(?!\d*[/?#])[^\s'\"]*@|[^/\s?#'\"]*@)"  # also unencoded / and @
-)
-_NAME = re.compile(r"([\w.\-]+)(=|:(?!//)\s*)")
+_USER = re.compile(r"(://)(?:[^/\s:@'\"]*:(?!\d*[/?#])[^\s'\"]*@|[^/\s?#'\"]*@)")  # also with unencoded / and @
+_NAME = re.compile(r"(?<![\w.\-])([\w.\-]+)(=|:(?!//)\s*)")
 _VALUE = re.compile(r"'[^']*'|\"[^\"]*\"|\$\{[^}]*\}|[^\s&,;'\"}\])]+")
 _QUOTED_PAIR = re.compile(r"""(['"])([\w.\-]+)\1(\s*[:=]\s*)('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[\w.\-]+)""")
 _KNOWN = re.compile(
@@ -129,18 +127,18 @@ def _text(text: str) -> str:
 
 def _pairs(text: str) -> str:
     """Masks the value of every ``name=value`` and ``name: value`` whose name looks secret."""
-    done, position = "", 0
+    done: list[str] = []
+    position = 0
     while found := _NAME.search(text, position):
-        done += text[position : found.end()]
+        done.append(text[position : found.end()])
         position = found.end()
-        value = _VALUE.match(text, position)
         name, sign = found.groups()
         # "unknown key: ratio" is prose; "key=…" and "password: …" are not
         prose = sign != "=" and name.split(".")[-1].lower() in {"key", "token", "secret"}
-        if value and secret_key(name) and not prose:
-            done += _masked(value[0])
+        if not prose and secret_key(name) and (value := _VALUE.match(text, position)):
+            done.append(_masked(value[0]))
             position = value.end()
-    return done + text[position:]
+    return "".join((*done, text[position:]))
 
 
 def _quoted_pair(found: re.Match[str]) -> str:

@@ -140,7 +140,11 @@ class MlflowTracker:
     def _unfinished(self) -> str | None:
         """Identity of the folder's last run, if it did not finish."""
         uid = None
-        for record in self.journal.read():
+        try:
+            records = list(self.journal.read())
+        except OSError:
+            return None  # said when the first event is written
+        for record in records:
             if record.get("event") == "start":
                 uid = record.get("uid")
             elif record.get("event") == "finish" and record.get("status") == "finished":
