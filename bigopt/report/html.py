@@ -17,6 +17,7 @@ from bigopt.report.reading import (
     first_objective,
     test_line,
 )
+from bigopt.report.robustness import robustness_table
 from bigopt.report.stage import value_of
 from bigopt.report.style import CSS
 
@@ -79,7 +80,7 @@ def _page(report: Report, folder: Path, pictures: Mapping[str, str]) -> str:
         _section("Stages", sections.stages(report)),
         _section("Pictures", sections.pictures(pictures)),
         _section("Metrics", sections.metrics(report)),
-        _section("Robustness", sections.robustness(report)),
+        _section("Robustness", robustness_table(report)),
         _section("Notes", markup.lines(all_notes(report)) if all_notes(report) else ""),
         _section("Tables", sections.tables(report)),
         _section("Details of the stages", sections.details(report)),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bigopt.report import format as show
 from bigopt.report.curves import draw_curves
 from bigopt.report.reading import control_name, first_objective
+from bigopt.report.robustness import draw_robustness
 from bigopt.report.stage import value_of
 from bigopt.report.theme import ACCENT, CONTROL, INK, LINE, MUTED, RC, tidy
 
@@ -27,6 +28,7 @@ def draw_all(report: Report) -> dict[str, Figure]:
         "tradeoff": draw_tradeoff,
         "stages": draw_stages,
         "curves": draw_curves,
+        "robustness": draw_robustness,
     }
     with matplotlib.rc_context(RC):
         figures = {name: draw(report) for name, draw in drawers.items()}

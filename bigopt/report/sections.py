@@ -18,6 +18,7 @@ _CAPTIONS = {
     "tradeoff": "The first objective against the size of the file, with the paired interval of the drop. "
     "The control is the uncompressed model with the same extra training.",
     "stages": "Per stage, on the file that would be deployed; latency is the median.",
+    "robustness": "How the metric goes down with the strength of the corruptions (validation split).",
     "curves": "Every fit in turn; a ring marks the epoch that was kept.",
 }
 
@@ -66,7 +67,7 @@ def _nonzero(row: Mapping[str, Any]) -> str:
 def pictures(drawn: Mapping[str, str]) -> str:
     """The pictures with what they show."""
     return "".join(
-        f'<div class="panel{" narrow" if name == "tradeoff" else ""}">{svg}'
+        f'<div class="panel{" narrow" if name in ("tradeoff", "robustness") else ""}">{svg}'
         f'<p class="hint">{text(_CAPTIONS.get(name, ""))}</p></div>'
         for name, svg in drawn.items()
     )
@@ -74,24 +75,15 @@ def pictures(drawn: Mapping[str, str]) -> str:
 
 def metrics(report: Report) -> str:
     """Every validation metric of every stage."""
-    names = list(dict.fromkeys(name for row in report["stages"] for name in row["metrics"]))
+    names = list(
+        dict.fromkeys(name for row in report["stages"] for name in row["metrics"] if "robustness/" not in name)
+    )
     if not names:
         return ""
     rows = [
         [row["name"], *(show.metric_text(name, row["metrics"].get(name)) for name in names)] for row in report["stages"]
     ]
     return markup.table(["stage", *names], rows)
-
-
-def robustness(report: Report) -> str:
-    """One row per figure, one column per stage; only where ``evaluate=robustness`` was asked for."""
-    stages = {row["name"]: dict(markup.dotted(row["values"].get("robustness") or {})) for row in report["stages"]}
-    stages = {name: figures for name, figures in stages.items() if figures}
-    if not stages:
-        return ""
-    names = list(dict.fromkeys(name for figures in stages.values() for name in figures))
-    rows = [[name, *(markup.value(figures.get(name)) for figures in stages.values())] for name in names]
-    return markup.table(["", *stages], rows)
 
 
 def tables(report: Report) -> str:

@@ -116,7 +116,8 @@ def row_of(
         "max_abs_diff": measure.max_abs_diff,
         "agreement": measure.agreement,
         "measure_seconds": measure.seconds,
-        "robustness": getattr(measure, "robustness", None),
+        "weight_bits": getattr(measure, "weight_bits", None),
+        "robustness": getattr(measure, "robustness", None) or None,
     }
     return Stage(
         name=name,

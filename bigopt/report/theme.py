@@ -15,6 +15,7 @@ ACCENT = "#3b82f6"
 SECOND = "#f08c2e"
 THIRD = "#14a37f"
 CONTROL = "#9aa3b2"
+SERIES = (ACCENT, SECOND, THIRD, "#d0488f", "#8b5cf6", "#b38a1b", "#0ea5b7")
 
 RC: Any = {
     "text.parse_math": False,  # names may hold dollar signs

@@ -11,6 +11,17 @@ from bigopt.report.plots import draw_all, to_svg
 from bigopt.vocabulary.settings import Budget, Settings
 
 HOSTILE = "<script>alert('x')</script> & \"$\\frac$ \u200b"
+ROBUSTNESS = {
+    "metric": "accuracy",
+    "clean": 0.95,
+    "corruptions": {"noise": {"1": 0.9, "3": 0.5}, "blur": {"1": 0.8, "3": 0.7}},
+    "means": {"noise": 0.7, "blur": 0.75},
+    "mean": 0.725,
+    "worst_class": {"class": "seven", "accuracy": 0.625},
+    "calibration_error": 0.02,
+    "train_val_gap": 0.013,
+    "epochs_to_target": None,
+}
 
 
 class Page(HTMLParser):
@@ -55,7 +66,7 @@ def finished(tmp_path_factory):
         folder, dataset(notes=("resized to 32×32",)), settings, config=config, environment={"cpu": "Z80"}
     )
     ledger.table("sensitivity", [{"layer": f"conv{i}", "drop": i / 1000} for i in range(250)])
-    compressed(ledger, robustness={"worst_class": 0.625, "corruptions": {"noise": {"3": 0.5}}})
+    compressed(ledger, robustness=ROBUSTNESS)
     y = labels()
     ledger.add("control", None, measure(outputs(y, range(1)), y), recovery_epochs=2, seconds=0, control=True)
     ledger.data.read_test()
@@ -81,8 +92,11 @@ def test_headline_verdict_and_table(finished):
         "how much worse than the baseline on 200 validation samples",
         "resized to 32×32",
         "Z80",
-        "worst_class 0.6250",
-        "corruptions.noise.3 0.5000",
+        "worst class 62.5% seven",
+        "mean over corruptions 72.5%",
+        "calibration error 0.02000",
+        "gap, training to validation 1.3 points",
+        "noise 70.0% 1: 90.0%, 3: 50.0%",
         "tables/sensitivity.csv; the first 200 of 250 rows",
     ):
         assert expected in page.text, expected
@@ -102,8 +116,8 @@ def test_the_page_needs_nothing_from_elsewhere(finished):
 
 def test_pictures_stand_in_the_page_and_as_png(finished):
     folder, _, page = finished
-    assert page.tags.count("svg") == 3
-    for name in ("tradeoff", "stages", "curves"):
+    assert page.tags.count("svg") == 4
+    for name in ("tradeoff", "stages", "curves", "robustness"):
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
         assert f"plots/{name}.png" in page.text
     assert len((folder / "report.html").read_bytes()) < 400_000
@@ -137,7 +151,7 @@ def test_hostile_text_is_text(tmp_path):
     row = measure(outputs(y, range(4)), y)
     row.metrics[HOSTILE] = 0.5
     row.latency_ms = {HOSTILE: {"p50": 1.0, "p95": 2.0}}
-    row.robustness = {HOSTILE: 1.0}
+    row.robustness = ROBUSTNESS | {"metric": HOSTILE, "corruptions": {HOSTILE: {"1": 0.5}}, "means": {HOSTILE: 0.5}}
     ledger.add(HOSTILE, HOSTILE, row, recovery_epochs=0, seconds=0, history=[history(HOSTILE)])
     (tmp_path / "a<b>&'.json").write_text("{}")
     ledger.finish("failed", HOSTILE)
@@ -193,6 +207,14 @@ def test_learning_curves_hold_every_fit_in_turn(finished):
         pytest.approx([1e-3, 5e-4]),
     ]
     assert objective.get_ylabel() == "val/accuracy"
+
+
+def test_robustness_is_averaged_over_corruptions_by_strength(finished):
+    _, report, page = finished
+    line = draw_all(report)["robustness"].axes[0].lines[0]
+    assert list(line.get_xdata()) == [0, 1, 3]
+    assert list(line.get_ydata()) == pytest.approx([0.95, 0.85, 0.6])
+    assert "epochs to the target" not in page.text
 
 
 def test_a_report_without_stages_latency_or_history_still_makes_a_page(tmp_path):
