@@ -110,4 +110,5 @@ def _check_labels_per_class(y: Tensor, wanted: int, unlabelled: bool, names: Seq
     short = [label for label in y.unique().tolist() if counts[label] < wanted]
     if short:
         listed = ", ".join(f"{names[i] if i < len(names) else i} ({int(counts[i])})" for i in short[:5])
+        listed += ", …" if len(short) > 5 else ""
         raise RequestError(f"{at}, but these classes have fewer training samples: {listed}")

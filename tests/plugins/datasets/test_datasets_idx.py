@@ -139,7 +139,7 @@ def test_unreadable_and_missing_files(tmp_path: Path) -> None:
         read_idx(tmp_path, 3)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     st.one_of(
         st.binary(max_size=80),
