@@ -35,7 +35,7 @@ th, td { padding: 7px 10px; text-align: right; border-bottom: 1px solid var(--li
 tr:last-child > td, tr:last-child > th { border-bottom: 0; }
 th { color: var(--muted); font-weight: 500; }
 th:first-child, td:first-child { text-align: left; }
-td:first-child { font-weight: 600; white-space: normal; overflow-wrap: anywhere; min-width: 110px; }
+td:first-child { font-weight: 600; white-space: normal; overflow-wrap: anywhere; min-width: 145px; }
 td small, td:first-child small { display: block; color: var(--muted); font-weight: 400; font-size: 12.5px; }
 tr.control td { color: var(--muted); font-style: italic; }
 tr.final td { background: color-mix(in srgb, var(--accent) 9%, transparent); }
