@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bigopt.tracking.runs import Unusable
+
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
@@ -26,7 +28,12 @@ def log_model(client: MlflowClient, run_id: str, experiment_id: str, folder: Pat
     model = known[0] if known else client.create_logged_model(experiment_id, name=NAME, source_run_id=run_id)
     with tempfile.TemporaryDirectory() as temporary:
         saved = Path(temporary) / NAME
-        save_model(file, example, saved, run_id=run_id, model_id=model.model_id, location=model.artifact_location)
+        try:
+            save_model(file, example, saved, run_id=run_id, model_id=model.model_id, location=model.artifact_location)
+        except OSError:
+            raise  # a full disk passes
+        except Exception as error:
+            raise Unusable(f"{file}: {error}") from error
         client.log_model_artifacts(model.model_id, str(saved))
     client.finalize_logged_model(model.model_id, "READY")
     from mlflow.entities import LoggedModelOutput

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigopt.store import Owner, me
+from bigopt.tracking.names import key_of
 from bigopt.tracking.target import Target
 
 if TYPE_CHECKING:
@@ -23,11 +25,17 @@ class ParentMissing(Exception):
     """The sweep's own run has not been sent yet."""
 
 
+class Unusable(Exception):
+    """What should be sent is nothing that can be."""
+
+
 def is_refusal(error: Exception) -> bool:
-    """Whether MLflow is there and will never accept this, in contrast to not being there."""
+    """Whether this will never be accepted, in contrast to a store that is not there at the moment."""
     from mlflow.exceptions import MlflowException
 
-    return isinstance(error, MlflowException) and error.error_code in REFUSALS
+    if isinstance(error, MlflowException):
+        return error.error_code in REFUSALS
+    return isinstance(error, Unusable)
 
 
 def experiment(client: MlflowClient, target: Target) -> str:
@@ -116,10 +124,13 @@ def log_metrics(client: MlflowClient, run_id: str, records: Sequence[dict[str, A
 def log_artifact(client: MlflowClient, run_id: str, folder: Path, record: dict[str, Any]) -> None:
     """A file or a folder; one that is no longer there is passed over."""
     path = folder / record["path"]
+    where = key_of(record["folder"]) if record["folder"] else None
+    if path.exists() and not os.access(path, os.R_OK):
+        raise Unusable(f"{path} cannot be read")
     if path.is_dir():
-        client.log_artifacts(run_id, str(path), record["folder"] or path.name)
+        client.log_artifacts(run_id, str(path), where or key_of(path.name))
     elif path.is_file():
-        client.log_artifact(run_id, str(path), record["folder"] or None)
+        client.log_artifact(run_id, str(path), where)
 
 
 def finish(client: MlflowClient, run_id: str, record: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,7 @@ def open_ui(uri: str | None = None, port: int = 5000, working_dir: Path | None =
         working_dir: what relative paths start from; None means the current folder.
 
     Returns:
-        Exit code: 0 when it was ended by Ctrl-C.
+        Exit code: the server's, or 0 when it was ended by Ctrl-C or SIGTERM.
 
     Raises:
         RequestError: not a tracking URI.
@@ -33,13 +34,16 @@ def open_ui(uri: str | None = None, port: int = 5000, working_dir: Path | None =
         return 0
     command, environment = ui_command(target, port)
     print(f"MLflow: http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
-    server = subprocess.Popen(command, env=environment)
+    # in a session of its own: the server has children, which must all go when this process is asked to
+    server = subprocess.Popen(command, env=environment, start_new_session=True)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return server.wait()
     except KeyboardInterrupt:
-        server.terminate()
-        server.wait()
         return 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        _end(server)
 
 
 def ui_command(target: Target, port: int) -> tuple[list[str], dict[str, str]]:
@@ -48,7 +52,24 @@ def ui_command(target: Target, port: int) -> tuple[list[str], dict[str, str]]:
     if target.file is not None:
         target.client()  # creates a fresh store under the lock before the server's workers look at it
     environment = os.environ | {"MLFLOW_BACKEND_STORE_URI": target.uri}
+    environment.setdefault("MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "false")  # several processes that bigopt never uses
     if target.artifacts is not None:
         environment["MLFLOW_DEFAULT_ARTIFACT_ROOT"] = target.artifacts.rpartition("/")[0]
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", str(port), "--workers", "1"]
     return command, environment
+
+
+def _end(server: subprocess.Popen[bytes]) -> None:
+    """Ends the server with everything that it started."""
+    if os.name != "posix":
+        server.terminate()
+        return
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(server.pid, number)
+        except ProcessLookupError:
+            break
+        try:
+            server.wait(10)
+        except subprocess.TimeoutExpired:
+            continue
