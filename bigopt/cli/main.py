@@ -34,7 +34,7 @@ subcommands:
 config groups (group=choice, then group.argument=value):
 {groups}
 
-other keys: seed, objective={{val/accuracy:max,bytes:min}}, control, cache, resume; `bigopt --cfg job` shows all of them.
+other keys: seed, objective={{val/accuracy:max,bytes:min}}, control, cache, resume; `bigopt --cfg job` shows them all.
 Hydra's flags work: -m, --cfg job, --info, --config-dir DIR, --resolve, --hydra-help.
 exit codes: 0 done, 1 the run failed, 2 wrong request, 3 budget not met, 130 and 143 interrupted.
 """
@@ -78,10 +78,8 @@ def _subcommand(name: str, words: Sequence[str]) -> int:
 
         near = get_close_matches(name, SUBCOMMANDS, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(
-            f"bigopt: {name}: no such subcommand, expected one of {', '.join(SUBCOMMANDS)}, or key=value{hint}",
-            file=sys.stderr,
-        )
+        known = ", ".join(SUBCOMMANDS)
+        print(f"bigopt: {name}: no such subcommand, expected {known}, or an override as seed=1{hint}", file=sys.stderr)
         return 2
     from bigopt.cli.run import guarded
 

@@ -65,7 +65,9 @@ def exit_code(found: Sequence[Outcome]) -> int:
 
 def best(completed: Sequence[Outcome]) -> Outcome:
     """The outcome whose first objective is best at its last stage; the first one where none can be compared."""
-    objective = next((outcome.report["objective"] for outcome in completed if outcome.report.get("objective")), {})
+    objective: dict[str, str] = next(
+        (outcome.report["objective"] for outcome in completed if outcome.report.get("objective")), {}
+    )
     for metric, mode in list(objective.items())[:1]:
         valued = [(value, outcome) for outcome in completed if (value := _value(outcome.report, metric)) is not None]
         if valued:
@@ -75,13 +77,8 @@ def best(completed: Sequence[Outcome]) -> Outcome:
 
 
 def _value(report: Mapping[str, Any], name: str) -> float | None:
-    """A report value of the final model: a metric, or a dotted name such as ``speedup.batch_1``."""
+    """A report value of the final model."""
+    from bigopt.report import value_of
+
     stages = [stage for stage in report.get("stages") or [] if stage.get("name") != "control"]
-    if not stages:
-        return None
-    found: Any = (stages[-1].get("metrics") or {}).get(name)
-    if found is None:
-        found = stages[-1]
-        for key in name.split("."):
-            found = found.get(key) if isinstance(found, Mapping) else None
-    return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
+    return value_of(stages[-1], name) if stages else None

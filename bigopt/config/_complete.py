@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from bigopt.config.groups import FROM_CONTEXT, PLUGINS, SETTINGS, SLOTS, STEPS
-from bigopt.registry import Argument, Plugin, discover
+from bigopt.config.groups import NONE, PLUGINS, SETTINGS, SLOTS, STEPS
+from bigopt.registry import FILLED, Argument, Plugin, discover
 from bigopt.vocabulary.settings import StepOptions
 
 MISSING = "???"
@@ -33,14 +33,14 @@ def complete(group: str, name: str, settings: Mapping[str, Any]) -> dict[str, An
         return _merge(_merge(settings, _arguments(plugin)), options)
     named = {"name": settings.get("name", name)}
     rest = {"weights": None} if group == "model" else {}
-    if group in SLOTS and named["name"] == "none":
+    if group in SLOTS and named["name"] == NONE:
         return {**named, **settings}
     return _merge(_merge({**named, **settings}, _arguments(find(group, named["name"]))), rest)
 
 
 def find(group: str, name: Any) -> Plugin | None:
     """The plugin of this name for a config group; None for an unknown one."""
-    return discover()[PLUGINS[group]].get(str(name))
+    return discover()[PLUGINS[group]].get(str(name)) if "@" not in str(name) else None
 
 
 def defaults_of(schema: type[Any]) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def _arguments(plugin: Plugin | None) -> dict[str, Any]:
     """Defaults of a plugin's arguments; ``???`` where it has none."""
     if plugin is None or plugin.arguments is None:
         return {}
-    filled = FROM_CONTEXT.get(plugin.kind, ())
+    filled = FILLED.get(plugin.kind, ())
     return {argument.name: _default(argument, argument.name in filled) for argument in plugin.arguments}
 
 

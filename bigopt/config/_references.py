@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from bigopt.store.redaction import register_secret, secret_key
+from bigopt.store.redaction import register_secret, register_secrets, secret_key
 from bigopt.vocabulary.errors import RequestError
 
 _VARIABLE = re.compile(r"\$\{oc\.env:\s*([^,}\s]+)")
@@ -64,6 +64,7 @@ def register_references(value: Any, key: str = "") -> None:
             found = os.environ.get(name)
             if found and (secret_key(key) or secret_key(name) or not _harmless(found)):
                 register_secret(found)
+                register_secrets(found)  # the password alone too, where the value is a URI
 
 
 def read(cfg: Mapping[str, Any] | DictConfig) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -124,11 +125,11 @@ def _move(secret: str, path: str) -> str:
 
 def _hide_in_override(line: str) -> str:
     from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import OverrideParseException
+    from hydra.errors import HydraException
 
     try:
         override = OverridesParser.create().parse_override(line)
-    except OverrideParseException:
+    except HydraException:
         return line  # it is refused later, with its reason
     if override.is_sweep_override() or override.is_delete():
         return line

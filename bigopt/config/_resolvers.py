@@ -46,7 +46,11 @@ def study(cfg: DictConfig) -> str:
     }
     task = OmegaConf.select(cfg, "hydra.overrides.task") or []
     params = OmegaConf.select(cfg, "hydra.sweeper.params") or {}
-    searched = [config, sorted(line for line in task if not _ignored(line)), {str(k): str(v) for k, v in params.items()}]
+    searched = [
+        config,
+        sorted(line for line in task if not _ignored(line)),
+        {str(k): str(v) for k, v in params.items()},
+    ]
     return hashlib.sha256(json.dumps(searched, sort_keys=True, default=str).encode()).hexdigest()[:12]
 
 

@@ -73,5 +73,3 @@ def _mappings(value: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ..
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from _mappings(item, (*path, str(index)))
-
-

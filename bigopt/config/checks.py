@@ -8,15 +8,15 @@ from typing import Any, TypeVar
 
 from omegaconf import DictConfig
 
-from bigopt.config._complete import MISSING, defaults_of, plain, takes_mapping
+from bigopt.config._complete import MISSING, complete, defaults_of, find, plain, takes_mapping
 from bigopt.config._order import order_problems
 from bigopt.config._ranges import out_of_range
 from bigopt.config._references import read
 from bigopt.config._suggest import listed, suggestion
 from bigopt.config._targets import refused
 from bigopt.config.checked import Checked, Step, read_saved
-from bigopt.config.groups import FROM_CONTEXT, NONE, PLUGINS, SCALARS, SETTINGS, SLOTS, STEPS
-from bigopt.registry import Plugin, bind, discover, get
+from bigopt.config.groups import NONE, PLUGINS, SCALARS, SETTINGS, SLOTS, STEPS
+from bigopt.registry import Plugin, bind, discover
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.objective import parse_objective
 from bigopt.vocabulary.settings import Settings, StepOptions
@@ -83,9 +83,21 @@ class _Checker:
             tuner=tuner,
             seed=seed,
             resume=resume,
-            resolved=plain(self.references),
+            resolved=self._resolved(),
             objective_given=bool(self.values.get("objective")),
         )
+
+    def _resolved(self) -> dict[str, Any]:
+        """The whole configuration as plain values, also what was left to its default."""
+        whole: dict[str, Any] = {}
+        for group in (*PLUGINS, *SETTINGS):
+            given = self.references.get(group) or ({} if group in (*STEPS, *SETTINGS) else {"name": NONE})
+            steps = (
+                {name: complete(group, name, body or {}) for name, body in given.items()} if group in STEPS else None
+            )
+            whole[group] = steps if steps is not None else complete(group, NONE, given)
+        defaults = {"seed": 0, "objective": None, "control": False, "cache": "", "resume": None}
+        return plain(whole | {key: self.references.get(key, default) for key, default in defaults.items()})  # type: ignore[no-any-return]
 
     def _try(self, work: Callable[[], T]) -> T | None:
         try:
@@ -118,7 +130,7 @@ class _Checker:
             self.problems.append(f"{group}: nothing chosen, expected one of {listed(discover()[PLUGINS[group]])}")
             return {}
         extra = {"weights": given.pop("weights", None)} if group == "model" else {}
-        arguments = self._arguments(PLUGINS[group], str(name), given, group)
+        arguments = self._arguments(group, str(name), given, group)
         return {"name": str(name), **arguments, **extra}
 
     def _slot(self, group: str) -> list[Step]:
@@ -152,19 +164,20 @@ class _Checker:
             options = StepOptions(**bound) if bound is not None else options
         return Step(name, plugin, self._arguments(group, plugin, given, path), options, path)
 
-    def _arguments(self, kind: str, name: str, given: Mapping[str, Any], path: str) -> dict[str, Any]:
+    def _arguments(self, group: str, name: str, given: Mapping[str, Any], path: str) -> dict[str, Any]:
         """Arguments for a plugin: checked against its signature, without those that the run fills in."""
-        plugin = self._try(lambda: get(kind, name, path))
+        plugin = find(group, name)
         if plugin is None:
+            known = [found for found in discover()[PLUGINS[group]] if "@" not in found]
+            self.problems.append(
+                f"{path}: got {name!r}, expected a plugin: {listed(known) or 'none'}{suggestion(name, known)}"
+            )
             return {}
-        if plugin.error is not None:
-            self.problems.append(f"{path}: {name} of {plugin.distribution} {plugin.version} is broken: {plugin.error}")
+        if plugin.problem is not None:
+            self.problems.append(f"{path}: {plugin.problem}")
             return {}
-        asked = {key: value for key, value in given.items() if not _unset(plugin, key, value)}
-        missing = [key for key, value in asked.items() if value == MISSING]
-        self.problems += [f"{path}.{key}: missing, {name} cannot do without it" for key in missing]
-        bound = self._try(lambda: bind(plugin, {k: v for k, v in asked.items() if k not in missing}, path))
-        return bound or {}
+        arguments = {key: value for key, value in given.items() if value != MISSING and not _unset(plugin, key, value)}
+        return self._try(lambda: bind(plugin, arguments, path)) or {}
 
     def _objective(self) -> dict[str, str]:
         given = self.values.get("objective")
@@ -209,18 +222,6 @@ class _Checker:
 
 
 def _unset(plugin: Plugin, key: str, value: Any) -> bool:
-    """Whether a value only stands for an argument that nobody set: filled in by the run, or its own default."""
-    argument = next((known for known in plugin.arguments or [] if known.name == key), None)
-    if argument is None:
-        return False
-    if value is None and key in FROM_CONTEXT.get(plugin.kind, ()):
-        return True
-    if value == {} and takes_mapping(argument) and argument.default is None:
-        return True
-    return value is None and not argument.required and argument.default is not None and not _plain(argument.default)
-
-
-def _plain(value: Any) -> bool:
-    from bigopt.config._complete import is_plain
-
-    return is_plain(value)
+    """Whether a value is the empty mapping that stands for null, so that its keys can be given one by one."""
+    argument = next((known for known in plugin.arguments or () if known.name == key), None)
+    return value == {} and argument is not None and takes_mapping(argument) and argument.default is None

@@ -11,7 +11,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, OverrideParseException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -53,6 +53,7 @@ class CommandLine:
         self._check_keys(good, values)
         if self.problems:
             raise RequestError(self.problems)
+        self.lines = self._replacing_objective(good)
         cfg = self.compose(list(self.lines), RunMode.MULTIRUN)
         several = [override for override in overrides if override.is_sweep_override()]
         if several and not sweep and cfg.hydra.mode != RunMode.MULTIRUN:
@@ -75,9 +76,9 @@ class CommandLine:
         for line in self.lines:
             try:
                 yield parser.parse_override(line)
-            except OverrideParseException as error:
-                reason = str(error.message).splitlines()[0]
-                self.problems.append(f"{line!r}: not an override: {reason}; write key=value, +key=value or ~key")
+            except HydraException as error:  # the parser raises its bare base where it fails early
+                reason = str(error).splitlines()[0].partition(" expecting {")[0]
+                self.problems.append(f"{line!r}: not an override: {reason}; write name=value, +name=value or ~name")
 
     def _choices(self, group: str) -> list[str]:
         if group not in self._options:
@@ -108,6 +109,15 @@ class CommandLine:
                     f"a file {group}/<name>.yaml with plugin: {twice[0]}"
                 )
         return len(self.problems) == before
+
+    def _replacing_objective(self, choices: Sequence[Override]) -> list[str]:
+        """The lines, with an objective that takes the place of an experiment's; Hydra would merge the two."""
+        given = [line for line in self.lines if line.startswith("objective={")]
+        if not given or not self.compose(
+            [str(choice.input_line) for choice in choices if not choice.is_sweep_override()]
+        ).get("objective"):
+            return list(self.lines)
+        return [new for line in self.lines for new in (["~objective", f"+{line}"] if line in given else [line])]
 
     def _exists(self, group: str, name: str) -> bool:
         inner, _, last = f"{group}/{name}".rpartition("/")

@@ -38,12 +38,6 @@ SETTINGS: dict[str, type[Any]] = {
 SCALARS = ("seed", "objective", "control", "cache", "resume")
 """Keys of the root configuration that are no groups."""
 
-FROM_CONTEXT: dict[str, tuple[str, ...]] = {
-    "models": ("in_channels", "image_size", "in_features", "num_classes", "vocab_size"),
-    "datasets": ("seed",),
-}
-"""Arguments that the run fills in unless the configuration sets them; null there means unset."""
-
 GLOBAL = ("experiment", "search", "debug")
 """Groups whose files speak about the whole configuration without saying so in a header."""
 

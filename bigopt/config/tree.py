@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -13,8 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 from bigopt.config._complete import complete, find, takes_mapping
 from bigopt.config._references import hide_secrets
 from bigopt.config.groups import GLOBAL, NONE, PLUGINS, SETTINGS, SLOTS, STEPS
-from bigopt.registry import discover
+from bigopt.registry import GROUPS, discover
+from bigopt.registry.source import folders
 from bigopt.vocabulary.errors import RequestError
+
+OWN = "bigopt"
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,8 @@ class Tree:
 
     def file(self, path: str) -> Path | None:
         """The YAML file of a config path such as ``model/resnet``."""
+        if ".." in PurePosixPath(path).parts:
+            return None
         name = path if path.endswith(".yaml") else f"{path}.yaml"
         return next((folder / name for folder in self.folders if (folder / name).is_file()), None)
 
@@ -59,7 +65,7 @@ class Tree:
         """Names of the configs in a group."""
         names = {file.stem for folder in self.folders for file in (folder / path).glob("*.yaml") if file.is_file()}
         if self.synthesise and path in PLUGINS and path not in SLOTS:
-            names |= set(discover()[PLUGINS[path]])
+            names |= {name for name in discover()[PLUGINS[path]] if "@" not in name}
         return sorted(names)
 
     def groups(self, path: str) -> list[str]:
@@ -90,15 +96,26 @@ class Tree:
             return None
         parts = PurePosixPath(path.removesuffix(".yaml"))
         group = str(parts.parent)
-        known = group in PLUGINS and group not in SLOTS and find(group, parts.name) is not None
+        known = group in PLUGINS and group not in SLOTS and parts.name in discover()[PLUGINS[group]]
         return parts.name if known else None
 
 
 def builtin() -> Tree:
-    """bigopt's own tree with the files and the names of every installed plugin."""
+    """Bigopt's own tree, the files that plugins of others ship, and the names of all plugins."""
     own = Path(__file__).parent.parent / "conf"
-    plugins = (plugin.conf_dir for kind in discover().values() for plugin in kind.values())
-    return Tree((own, *dict.fromkeys(folder for folder in plugins if folder is not None)), synthesise=True)
+    return Tree((own, *_shipped()), synthesise=True)
+
+
+def _shipped() -> list[Path]:
+    """Folders ``conf`` in the packages of other distributions' plugins, found without reading or importing any."""
+    modules = {
+        point.value.partition(":")[0].strip()
+        for group in GROUPS.values()
+        for point in entry_points(group=group)
+        if point.dist is None or point.dist.name != OWN
+    }
+    conf = (folder / "conf" for module in sorted(modules) for folder in folders(module))
+    return list(dict.fromkeys(folder for folder in conf if folder.is_dir()))
 
 
 def _children(folder: Path) -> Iterator[Path]:
@@ -161,8 +178,11 @@ def _complete(group: str, name: str, content: dict[str, Any], package: str | Non
         return {**content, group: _complete(group, name, dict(inner), None, built_on)}
     if group not in STEPS:
         return content if built_on else complete(group, name, content)
-    if package is not None:  # `@package compression.step`: the file holds one step's settings and nothing around them
-        step = package.rpartition(".")[2]
+    if package not in (
+        None,
+        group,
+    ):  # `@package compression.step`: the file holds one step's settings and nothing around them
+        step = str(package).rpartition(".")[2]
         return content if built_on else complete(group, step, content)
     steps = content if _wrapped(group, name, content) else {name: content}
     return {step: (body or {}) if built_on else complete(group, step, body or {}) for step, body in steps.items()}
@@ -178,22 +198,36 @@ def _wrapped(group: str, name: str, content: Mapping[str, Any]) -> bool:
 
 
 def _open(config: DictConfig, group: str, package: str | None) -> None:
-    """Lets the user add keys where the plugin takes a mapping of its own, and to the objective."""
-    if package == "_global_" or not group:
-        if OmegaConf.is_dict(config._get_node("objective")):
-            config._get_node("objective")._set_flag("struct", False)  # type: ignore[union-attr]
-        if package != "_global_" or group not in PLUGINS or not OmegaConf.is_dict(config._get_node(group)):
-            return
-        config = config[group]
-    if group not in PLUGINS:
-        return
-    bodies = config.items() if group in STEPS and not (package or "").startswith(f"{group}.") else [(None, config)]
-    for step, body in bodies:
-        if not OmegaConf.is_dict(body):
+    """Lets the user add keys where a plugin takes a mapping of its own, and to the objective."""
+    objective = config._get_node("objective")
+    if (package == "_global_" or not group) and OmegaConf.is_dict(objective):
+        objective._set_flag("struct", False)  # type: ignore[union-attr]
+    for name, body in _bodies(config, group, package):
+        plugin = None if name is None or (name == NONE and group in SLOTS) else find(group, name)
+        if plugin is None or not OmegaConf.is_dict(body):
             continue
-        name = (body.get("plugin") or step or (package or "").rpartition(".")[2]) if group in STEPS else body.get("name")
-        plugin = None if name in (None, NONE) and group in SLOTS else find(group, name)
-        for argument in (plugin.arguments if plugin is not None else None) or ():
+        if plugin.variadic:
+            body._set_flag("struct", False)
+        for argument in plugin.arguments or ():
             node = body._get_node(argument.name)
             if takes_mapping(argument) and OmegaConf.is_dict(node):
                 node._set_flag("struct", False)
+
+
+def _bodies(config: DictConfig, group: str, package: str | None) -> Iterator[tuple[Any, Any]]:
+    """The plugin's name and its settings, for every plugin that an entry speaks about."""
+    if group not in PLUGINS:
+        return
+    if package == "_global_":
+        config = config._get_node(group)  # type: ignore[assignment]
+        if not OmegaConf.is_dict(config):
+            return
+    if group not in STEPS:
+        yield config.get("name"), config
+    elif package not in (None, "_global_", group):
+        yield config.get("plugin") or str(package).rpartition(".")[2], config
+    else:
+        for step in config:
+            body = config._get_node(step)
+            if step != "defaults" and OmegaConf.is_dict(body):
+                yield body.get("plugin") or step, body  # type: ignore[union-attr]
