@@ -1,13 +1,13 @@
 """What a model costs: files, sizes, counts, latency, and what it still gets right."""
 
-from bigopt.measure.agreement import agreement, sizes
+from bigopt.measure._agreement import agreement, sizes
+from bigopt.measure._count import count
+from bigopt.measure._count_onnx import count_onnx
+from bigopt.measure._latency import Rounds, latency, latency_rounds, time_rounds
+from bigopt.measure._robustness import epochs_to_target, robustness, robustness_metrics
 from bigopt.measure.calibration import class_accuracies, expected_calibration_error
-from bigopt.measure.count import count
-from bigopt.measure.count_onnx import count_onnx
 from bigopt.measure.counts import Bits, Counts, Layer
 from bigopt.measure.export import export_onnx, export_pt2
-from bigopt.measure.latency import Rounds, latency, latency_rounds, time_rounds
-from bigopt.measure.robustness import epochs_to_target, robustness, robustness_metrics
 from bigopt.measure.session import Session, predict_onnx
 from bigopt.measure.stage import measure_stage, predict_model
 from bigopt.measure.stage_measure import StageMeasure

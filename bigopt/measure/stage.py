@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from bigopt.measure._agreement import agreement, sizes
+from bigopt.measure._count import count
+from bigopt.measure._count_onnx import count_onnx
 from bigopt.measure._inference import device_of, inference
-from bigopt.measure.agreement import agreement, sizes
-from bigopt.measure.count import count
-from bigopt.measure.count_onnx import count_onnx
+from bigopt.measure._latency import latency_rounds, rows_of
+from bigopt.measure._robustness import epochs_to_target, near, robustness, robustness_metrics
 from bigopt.measure.counts import FLOAT, Bits, refined
 from bigopt.measure.export import export_onnx
-from bigopt.measure.latency import latency_rounds, rows_of
-from bigopt.measure.robustness import epochs_to_target, near, robustness, robustness_metrics
 from bigopt.measure.session import predict_onnx
 from bigopt.measure.stage_measure import StageMeasure, save_measure
 from bigopt.store import inside
