@@ -32,15 +32,20 @@ def hide_secrets(value: Any, path: str) -> Any:
         return {key: hide_secrets(item, f"{path}.{key}") for key, item in value.items()}
     if isinstance(value, list):
         return [hide_secrets(item, f"{path}.{index}") for index, item in enumerate(value)]
-    if not isinstance(value, str) or not value or "${" in value or value == "???":
+    if not isinstance(value, str) or not value or value == "???":
         return value
     if secret_key(path.rpartition(".")[2]):
-        return _move(value, path)
-    value = _PASSWORD.sub(lambda m: m["before"] + _move(m["secret"], path) + m["after"], value)
+        return _moved(value, path)
+    value = _PASSWORD.sub(lambda m: m["before"] + _moved(m["secret"], path) + m["after"], value)
     return _QUERY.sub(
-        lambda m: m["before"] + (_move(m["secret"], f"{path}.{m['name']}") if secret_key(m["name"]) else m["secret"]),
+        lambda m: m["before"] + (_moved(m["secret"], f"{path}.{m['name']}") if secret_key(m["name"]) else m["secret"]),
         value,
     )
+
+
+def _moved(secret: str, path: str) -> str:
+    """A reference to the secret; what is one already stays."""
+    return secret if "${" in secret else _move(secret, path)
 
 
 def hide_in_overrides(lines: Sequence[str]) -> list[str]:
