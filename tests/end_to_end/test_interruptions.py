@@ -1,0 +1,97 @@
+"""Killed, interrupted and resumed runs end as an uninterrupted one would have."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from end_to_end.conftest import PIPELINE, SMALL, bigopt, report_of, run_folder
+
+from bigopt.store import load_tensors
+
+WORDS = [word for word in PIPELINE if word not in ("control=true",)]
+
+
+def start(where, *words):
+    variables = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "bigopt", *words],
+        cwd=where,
+        env=variables,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def wait_for(process, where, pattern, timeout=200):
+    """Waits until a file appears below the run folder."""
+    end = time.time() + timeout
+    while time.time() < end:
+        if list(where.glob(pattern)):
+            return
+        assert process.poll() is None, process.communicate()[0]
+        time.sleep(0.02)
+    raise AssertionError(f"no {pattern} after {timeout} s")
+
+
+def same_model(a, b):
+    left, right = load_tensors(a / "model.safetensors"), load_tensors(b / "model.safetensors")
+    return left.keys() == right.keys() and all((left[name] == right[name]).all() for name in left)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    where = tmp_path_factory.mktemp("uninterrupted")
+    done = bigopt(where, *WORDS, "cache=off", "compression.channel_pruning.recover.epochs=6")
+    assert done.returncode == 0, done.stderr
+    return run_folder(where)
+
+
+@pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
+def test_stopped_in_its_pruning_stage_and_resumed(uninterrupted, tmp_path, sign, code):
+    process = start(tmp_path, *WORDS, "cache=off", "compression.channel_pruning.recover.epochs=6")
+    wait_for(process, tmp_path, "outputs/*/*/fits/*channel_pruning*")
+    time.sleep(0.1)
+    process.send_signal(sign)
+    process.communicate(timeout=120)
+    assert process.returncode == code
+    folder = run_folder(tmp_path)
+    report = json.loads((folder / "report.json").read_text())
+    assert [stage["name"] for stage in report["stages"]] == ["baseline"]
+    assert report["status"] == ("running" if sign == signal.SIGKILL else "interrupted")
+    done = bigopt(tmp_path, f"resume={folder}")
+    assert done.returncode == 0, done.stderr
+    assert same_model(folder, uninterrupted)
+    final, expected = (json.loads((path / "report.json").read_text()) for path in (folder, uninterrupted))
+    assert final["status"] == "finished"
+    assert final["stages"][0]["history"][0]["cached"] is True
+    assert [s["metrics"] for s in final["stages"]] == [s["metrics"] for s in expected["stages"]]
+    assert (folder / "model.onnx").read_bytes() == (uninterrupted / "model.onnx").read_bytes()
+
+
+def test_a_second_run_takes_the_baseline_from_the_cache(tmp_path):
+    assert bigopt(tmp_path, *SMALL, "tracking=none").returncode == 0
+    first = report_of(tmp_path)
+    assert bigopt(tmp_path, *SMALL, "tracking=none", "compression=[quantization]").returncode == 0
+    second = report_of(tmp_path)
+    assert first["stages"][0]["history"][0]["cached"] is False
+    assert second["stages"][0]["history"][0]["cached"] is True
+    assert first["stages"][0]["metrics"] == second["stages"][0]["metrics"]
+
+
+def test_a_missed_budget_is_exit_code_3_and_a_met_one_0(tmp_path):
+    assert bigopt(tmp_path, *SMALL, "tracking=none", "budget.max_bytes=1000").returncode == 3
+    assert report_of(tmp_path)["budget"]["max_bytes"]["met"] is False
+    assert bigopt(tmp_path, *SMALL, "tracking=none", "budget.max_bytes=100000000").returncode == 0
+    assert report_of(tmp_path)["budget"]["met"] is True
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_marks_it_failed(tmp_path):
+    done = bigopt(tmp_path, *SMALL, "optimizer.lr=1e30", "optimizer=sgd")
+    assert done.returncode == 1
+    assert "step" in done.stderr and "Traceback" not in done.stderr
+    assert report_of(tmp_path)["status"] == "failed"
