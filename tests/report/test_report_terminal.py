@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import pytest
 from report_fakes import compressed, dataset, labels, make_ledger, measure, outputs
 from rich.table import Table
@@ -114,3 +117,12 @@ def test_a_run_that_failed_before_its_first_stage_says_why(tmp_path):
 )
 def test_figures_as_people_read_them(made, expected):
     assert made == expected
+
+
+def test_showing_a_report_imports_neither_torch_nor_matplotlib():
+    code = (
+        "import sys; from bigopt.report import render_summary, render_table, value_of; import bigopt.cli.progress;"
+        "print([name for name in ('torch', 'matplotlib', 'numpy', 'mlflow') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
