@@ -1,17 +1,20 @@
-"""What happens around the steps: validation, the best epoch, early stopping, progress."""
+"""What happens around the steps: validation, the best epoch, early stopping, progress, checkpoints."""
 
 from __future__ import annotations
 
 import time
+
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
-from bigopt.train import ddp
+from bigopt.train import checkpoint, ddp
 from bigopt.train._module import FitModule
 from bigopt.train.data import EpochLoader
 from bigopt.train.evaluate import predict
+from bigopt.train.keeper import Keeper
 from bigopt.train.record import Record
-from bigopt.vocabulary.errors import RequestError
+from bigopt.train.signals import Signals
+from bigopt.vocabulary.errors import Pruned, RequestError
 
 SHOW_EVERY = 0.1
 """Seconds between two updates of the progress bar."""
@@ -20,15 +23,22 @@ SHOW_EVERY = 0.1
 class Opening(Callback):
     """First of a fit's callbacks: validates before the Parts' own callbacks look at the epoch.
 
-    From here to :class:`Closing` the model holds the averaged weights where there are any, so that whatever a Part
-    measures at the end of an epoch is measured on the weights that would be kept.
+    From here to :meth:`Closing.epoch` the model holds the averaged weights where there are any, so that whatever a
+    Part measures at the end of an epoch is measured on the weights that would be kept.
     """
+
+    def __init__(self, signals: Signals) -> None:
+        self.signals = signals
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes SIGTERM back from Lightning, whose handler would talk to other ranks from inside a signal."""
+        if self.signals.installed:
+            self.signals.install()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validates, and publishes the epoch's values."""
         assert isinstance(pl_module, FitModule)
-        if not pl_module.means.finite():
-            pl_module.fail({})
+        pl_module.check_epoch()
         ddp.broadcast_state(pl_module)
         if pl_module.average is not None:
             pl_module.average.swap()
@@ -55,20 +65,31 @@ def validate(module: FitModule) -> dict[str, float]:
 
 
 class Closing:
-    """Closes every epoch, after all callbacks: history, best weights, early stopping, plateau, progress."""
+    """Closes every batch and every epoch, after all callbacks.
 
-    def __init__(self, module: FitModule, record: Record, loader: EpochLoader) -> None:
+    Args:
+        module: the fit.
+        record: takes in the epochs.
+        loader: is told which epoch comes next.
+        keeper: decides when a checkpoint is due, and writes it.
+    """
+
+    def __init__(self, module: FitModule, record: Record, loader: EpochLoader, keeper: Keeper) -> None:
         self.module = module
         self.record = record
         self.loader = loader
-        self.started = time.perf_counter()
-        self.epoch_started = self.started
+        self.keeper = keeper
+        self.started = self.epoch_started = time.perf_counter()
         self.pending = 0
         self.shown_at = 0.0
 
     def batch(self, trainer: pl.Trainer) -> None:
-        """Takes in a finished batch."""
+        """Takes in a finished batch; between two optimizer steps this is where a fit can stop and be resumed."""
         self.show(1)
+        job = self.module.job
+        stepped = self.module.batch % job.run.settings.trainer.accumulate == 0
+        if stepped and self.module.batch < job.batches:  # after the last batch the epoch's end does it
+            self._keep(trainer)
 
     def epoch(self, trainer: pl.Trainer) -> None:
         """Takes in a finished epoch; may stop the fit."""
@@ -76,12 +97,10 @@ class Closing:
         # Lightning rounds what is logged to float32: its values are taken for what the Parts logged only
         logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
         values = ddp.broadcast_object(logged | module.values)
-        now = time.perf_counter()
         module.epoch += 1
-        row = {"epoch": float(module.epoch)} | values
-        row |= {"lr": max(group["lr"] for group in trainer.optimizers[0].param_groups)}
-        row |= {"seconds": now - self.epoch_started}
-        record.epochs.append(row)
+        now = time.perf_counter()
+        timing = {"lr": module.rate, "seconds": now - self.epoch_started}
+        record.epochs.append({"epoch": float(module.epoch)} | values | timing)
         self.epoch_started = now
         value = self._monitored(values)
         if record.improves(job.run.monitor, value):
@@ -97,22 +116,38 @@ class Closing:
         """Prepares the next epoch, or ends the fit."""
         module, record, job = self.module, self.record, self.module.job
         module.batch = 0
-        module.means = type(module.means)()
+        module.means.clear()
         self.loader.go_to(module.epoch)
         patience = job.run.settings.trainer.early_stopping
-        if patience is not None and record.stale >= patience and module.epoch < job.epochs:
+        last = module.epoch >= job.epochs
+        if patience is not None and record.stale >= patience and not last:
             record.notes.append(f"stopped after epoch {module.epoch}: no improvement in {patience} epochs")
-            trainer.should_stop = True
-        if job.shown:
-            self.show(0)
-            if job.run.depth == 0:
-                job.run.progress.epoch(job.name, job.offset + module.epoch, values)
+            trainer.should_stop = last = True
+        self.show(0)
+        self._report(values)
+        if not last:
+            self._keep(trainer)
+
+    def _report(self, values: dict[str, float]) -> None:
+        """Tells of the epoch; a pruner's answer, which only rank 0 hears, stops every rank."""
+        job = self.module.job
+        pruned: Pruned | None = None
+        if job.shown and job.run.depth == 0:
+            try:
+                job.run.progress.epoch(job.name, job.offset + self.module.epoch, values)
+            except Pruned as answer:
+                pruned = answer
+        if ddp.agree(int(pruned is not None)):
+            raise pruned if pruned is not None else Pruned("pruned")
+
+    def _keep(self, trainer: pl.Trainer) -> None:
+        if self.keeper.due():
+            self.keeper.keep(checkpoint.capture(trainer, self.module, self.record, self.spent()))
 
     def _monitored(self, values: dict[str, float]) -> float:
         metric = self.module.job.run.monitor.metric
         if metric not in values:
-            known = ", ".join(sorted(values))
-            raise RequestError(f"objective: {metric!r} is not among the values of an epoch: {known}")
+            raise RequestError(f"objective: {metric!r} is not among an epoch's values: {', '.join(sorted(values))}")
         return values[metric]
 
     def show(self, steps: int) -> None:

@@ -9,6 +9,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from bigopt.train import checkpoint, ddp
+from bigopt.train.compile import compiled
 from bigopt.train.ema import Average
 from bigopt.train.job import Job
 from bigopt.train.means import Means
@@ -21,6 +23,7 @@ from bigopt.vocabulary.errors import RequestError, RunFailed
 
 if TYPE_CHECKING:
     from bigopt.train._loop import Closing
+    from bigopt.train.record import State
 
 CHECK_EVERY = 50
 """Batches between two looks at the loss on a GPU, where each look waits for the device."""
@@ -38,6 +41,8 @@ class FitModule(pl.LightningModule):
         means: running means of the loss terms in this epoch.
         values: means and validation metrics of the epoch that just ended.
         average: the weights' moving average, or None.
+        rate: learning rate of the last step.
+        resume: checkpoint to go on from, until it is put back.
         seen: outputs of the tapped modules, filled by hooks that live as long as the fit.
     """
 
@@ -55,6 +60,8 @@ class FitModule(pl.LightningModule):
         self.values: dict[str, float] = {}
         self.plateau = Plateau()
         self.average: Average | None = None
+        self.rate = 0.0
+        self.resume: State | None = None
         self.closing: Closing | None = None
         self._call: Callable[[Tensor], Tensor] = self.model
 
@@ -62,8 +69,14 @@ class FitModule(pl.LightningModule):
         """Starts what needs the weights on their device."""
         decay = self.job.run.settings.trainer.ema
         self.average = Average(self.model, decay) if decay is not None else None
-        self._call = self.plan.compiled(self.model, self.job) if self.plan.compile else self.model
+        if self.plan.compile:
+            self._call = compiled(self.model, self.job, self.plan)
+        self._wrapped = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.apply_rate()
+
+    def go_to(self, epoch: int, batch: int, step: int, rate: float) -> None:
+        """Continues counting from a checkpoint's position."""
+        self.epoch, self.batch, self.step, self.rate = epoch, batch, step, rate
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimizer over the model and the auxiliary modules, as the Parts want it grouped."""
@@ -84,12 +97,13 @@ class FitModule(pl.LightningModule):
         output = self._forward(batch.x)
         terms = self._terms(batch, output)
         loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
-        self._check(loss, terms)
-        self.means.add(terms, loss, len(batch.x))
+        self.means.add(terms, loss, len(batch.x), self.batch)
+        self._check(loss)
         return loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """One optimizer step, the average's update, and the next step's rate."""
+        self.rate = max(group["lr"] for group in optimizer.param_groups)
         optimizer.step(closure=optimizer_closure)
         self.step += 1
         if self.average is not None:
@@ -104,8 +118,19 @@ class FitModule(pl.LightningModule):
         set_rate(self.trainer.optimizers[0], share * self.plateau.factor)
 
     def on_train_epoch_start(self) -> None:
-        """Lets running statistics follow what the Parts' callbacks froze or unfroze."""
-        follow_freezing(self)
+        """Puts a checkpoint back, or lets running statistics follow what the Parts' callbacks froze or unfroze.
+
+        A checkpoint comes after the callbacks: what they did at this epoch's start is undone and not done twice.
+        """
+        if self.resume is not None:
+            checkpoint.apply(self.resume, self.trainer, self)
+            self.resume = None
+        else:
+            follow_freezing(self)
+        trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+        if trained != self._wrapped:
+            ddp.wrap_again(self.trainer, self)
+            self._wrapped = trained
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Counts the batch."""
@@ -131,6 +156,8 @@ class FitModule(pl.LightningModule):
         replaced: Tensor | None = None
         for part in self.job.parts:
             for name, term in part.loss(self.job.run, batch, output).items():
+                if name == "loss":
+                    raise RequestError(f"{type(part).__name__}: 'loss' is the total; name its terms otherwise")
                 if name == "task":
                     replaced = term
                 else:
@@ -150,23 +177,27 @@ class FitModule(pl.LightningModule):
         rows = batch.rows(Role.LABELLED)
         return self.job.run.task.loss(logits[rows], batch.y[rows]) if bool(rows.any()) else None
 
-    def _check(self, loss: Tensor, terms: dict[str, Tensor]) -> None:
+    def _check(self, loss: Tensor) -> None:
         """Stops at a loss that is not finite: at once on the CPU, within :data:`CHECK_EVERY` batches on a GPU."""
         if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
-            self.fail({name: term.item() for name, term in terms.items()})
-        elif loss.device.type != "cpu" and self.batch % CHECK_EVERY == CHECK_EVERY - 1 and not self.means.finite():
-            self.fail({})
+            self._fail(self.batch)
+        elif loss.device.type != "cpu" and self.batch % CHECK_EVERY == CHECK_EVERY - 1:
+            self.check_epoch()
 
-    def fail(self, terms: dict[str, float]) -> None:
-        """Stops the run because of a loss that is not finite.
+    def check_epoch(self) -> None:
+        """Stops if any loss of this epoch so far was not finite.
 
         Raises:
-            RunFailed: always; names the fit, the epoch and the step.
+            RunFailed: names the fit, the epoch and the step.
         """
-        listed = f" ({', '.join(f'{name}={value:g}' for name, value in terms.items())})" if terms else ""
+        bad = self.means.first_bad()
+        if bad is not None:
+            self._fail(bad)
+
+    def _fail(self, batch: int) -> None:
         raise RunFailed(
             f"{self.job.name}: the loss is not finite in epoch {self.epoch + 1} of {self.job.epochs}, "
-            f"step {self.batch + 1} of {self.job.batches}{listed}; try a lower optimizer.lr or trainer.gradient_clip"
+            f"step {batch + 1} of {self.job.batches}; try a lower optimizer.lr, or trainer.gradient_clip"
         )
 
 

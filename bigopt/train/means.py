@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -12,28 +14,39 @@ class Means:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.rows: dict[str, int] = {}
+        self._bad: Tensor | None = None
 
-    def add(self, terms: dict[str, Tensor], loss: Tensor, rows: int) -> None:
-        """Takes in one batch."""
-        with torch.no_grad():
-            for name, term in (("loss", loss), *terms.items()):
-                value = term.detach().double() * rows
-                self.sums[name] = self.sums[name] + value if name in self.sums else value
-                self.rows[name] = self.rows.get(name, 0) + rows
+    def clear(self) -> None:
+        """Forgets everything: a new epoch begins."""
+        self.sums, self.rows, self._bad = {}, {}, None
 
-    def finite(self) -> bool:
-        """Whether no batch so far had a loss that was not finite."""
-        return "loss" not in self.sums or bool(torch.isfinite(self.sums["loss"]))
+    def add(self, terms: dict[str, Tensor], loss: Tensor, rows: int, batch: int) -> None:
+        """Takes in one batch, counted from 0."""
+        for name, term in (("loss", loss), *terms.items()):
+            value = term.detach().double() * rows
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.rows[name] = self.rows.get(name, 0) + rows
+        if loss.device.type != "cpu":  # on the CPU each loss is looked at when it comes
+            self._note_bad(loss.detach(), batch)
+
+    def _note_bad(self, loss: Tensor, batch: int) -> None:
+        """Remembers the first batch whose loss was not finite, without waiting for the device."""
+        now = torch.where(torch.isfinite(loss), -1, batch)
+        self._bad = now if self._bad is None else torch.where(self._bad >= 0, self._bad, now)
+
+    def first_bad(self) -> int | None:
+        """Number of the first batch whose loss was not finite, on a GPU; None when there was none."""
+        return None if self._bad is None or int(self._bad) < 0 else int(self._bad)
 
     def values(self) -> dict[str, float]:
         """The means so far, by ``train/<term>``."""
         return {f"train/{name}": total.item() / self.rows[name] for name, total in self.sums.items()}
 
-    def state(self) -> dict[str, dict[str, Tensor] | dict[str, int]]:
+    def state(self) -> dict[str, Any]:
         """Plain state for a checkpoint."""
-        return {"sums": {name: total.cpu() for name, total in self.sums.items()}, "rows": dict(self.rows)}
+        return {"sums": dict(self.sums), "rows": dict(self.rows)}
 
     def load(self, sums: dict[str, Tensor], rows: dict[str, int], device: torch.device) -> None:
         """Continues from saved state."""
         self.sums = {name: total.to(device) for name, total in sums.items()}
-        self.rows = {name: int(count) for name, count in rows.items()}
+        self.rows = dict(rows)

@@ -53,7 +53,7 @@ def build_optimizer(groups: list[Group], settings: Optimizer, *, fused: bool = T
         fused: one kernel for all parameters where there is one; False under a gradient scaler, which must see
             the gradients between unscaling and the step.
     """
-    kinds: dict[str, tuple[type[torch.optim.Optimizer], dict[str, Any]]] = {
+    kinds: dict[str, tuple[Any, dict[str, Any]]] = {
         "adamw": (torch.optim.AdamW, {"betas": settings.betas, "fused": fused}),
         "adam": (torch.optim.Adam, {"betas": settings.betas, "fused": fused}),
         "nadam": (torch.optim.NAdam, {"betas": settings.betas}),
@@ -70,7 +70,7 @@ def build_optimizer(groups: list[Group], settings: Optimizer, *, fused: bool = T
         "adagrad": (torch.optim.Adagrad, {}),
     }
     kind, arguments = kinds[settings.name]
-    optimizer = kind(groups, lr=settings.lr, **arguments)
+    optimizer: torch.optim.Optimizer = kind(groups, lr=settings.lr, **arguments)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from bigopt.train import compile as compilation
+from bigopt.train import ddp
+from bigopt.train.precision import Accelerator, Precision, resolve_accelerator, resolve_precision
 
 if TYPE_CHECKING:
     from bigopt.train.job import Job
-
-Precision = Literal["fp32", "bf16", "fp16"]
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Plan:
         compile: whether the model is compiled.
     """
 
-    accelerator: Literal["cpu", "cuda"] = "cpu"
+    accelerator: Accelerator = "cpu"
     precision: Precision = "fp32"
     channels_last: bool = False
     compile: bool = False
@@ -45,6 +46,34 @@ class Plan:
         """Plain state for a checkpoint."""
         return asdict(self)
 
-    def compiled(self, model: nn.Module, job: Job) -> Callable[[Tensor], Tensor]:
-        """The model as the training step calls it."""
-        raise NotImplementedError
+
+def resolve_plan(job: Job) -> tuple[Plan, list[str]]:
+    """Takes every decision that the configuration leaves open; rank 0 decides for all.
+
+    Returns:
+        The plan, and notes for the history.
+    """
+    if ddp.rank() != 0:
+        return ddp.broadcast_object((Plan(), []))
+    settings = job.run.settings.trainer
+    notes: list[str | None] = []
+    plan = Plan(accelerator=resolve_accelerator(settings.accelerator))
+    plan = replace(plan, channels_last=wants_channels_last(job.run.model, settings.channels_last, plan.accelerator))
+    precision, note = resolve_precision(job, plan)
+    notes.append(note)
+    plan = replace(plan, precision=precision)
+    compiled, note = compilation.decide(job, plan)
+    notes.append(note)
+    return ddp.broadcast_object((replace(plan, compile=compiled), [text for text in notes if text]))
+
+
+def wants_channels_last(model: nn.Module, setting: str, accelerator: str) -> bool:
+    """Whether images and convolutions are laid out with the channels last.
+
+    ``auto`` goes by a rule, not by a clock, so that a run repeats: yes for nets whose convolutions have at least 8
+    input channels on average over their weights' sizes (thinner ones only pay for the conversion).
+    """
+    if setting != "auto":
+        return setting == "on"
+    convolutions = [m for m in model.modules() if isinstance(m, nn.Conv2d)]
+    return bool(convolutions)
