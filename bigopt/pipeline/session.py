@@ -110,6 +110,7 @@ class Session:
         self.measures[name] = measured
         if strength is not None:
             self.run.report.value("strength", strength)
+        self.ledger.monitor = self.run.monitor  # a Part may judge by something that needs no labels
         history, self._recorded = self.run.history[self._recorded :], len(self.run.history)
         self.ledger.add(
             name,
@@ -279,12 +280,15 @@ class Session:
         if not self.leader:
             return
         for path in sorted(self.folder.iterdir()) if self.settings.tracking.artifacts else []:
-            if path.is_file() and path.suffix in ARTIFACTS:
+            if path.name in ARTIFACT_FOLDERS:
+                self.tracker.artifact(path, path.name)
+            elif path.is_file() and path.suffix in ARTIFACTS:
                 self.tracker.artifact(path)
         self.tracker.finish(status, reason)
 
 
 ARTIFACTS = {".json", ".csv", ".html", ".onnx", ".pt2", ".safetensors", ".yaml", ".png", ".svg"}
+ARTIFACT_FOLDERS = {"plots", "tables", ".hydra"}
 
 
 def flat_figures(stage: dict[str, Any]) -> dict[str, float]:

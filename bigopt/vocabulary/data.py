@@ -86,7 +86,7 @@ class TensorSplit:
 
     def take(self, index: Tensor) -> Tensor:
         """Inputs at these positions, images as float in [0, 1]."""
-        rows = self.x[index]
+        rows = self.x.index_select(0, index)  # several times faster than indexing
         return rows.float().div_(255) if rows.dtype is torch.uint8 else rows
 
 
