@@ -7,12 +7,30 @@ user typed) and find each other through ``RANK``, ``LOCAL_RANK``, ``WORLD_SIZE``
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from bigopt.train.launch import dead_rank, launch
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
     from torch import nn
+
+__all__ = [
+    "agree",
+    "barrier",
+    "broadcast_object",
+    "broadcast_state",
+    "gather",
+    "join",
+    "launch",
+    "leave",
+    "rank",
+    "strategy",
+    "world_size",
+    "wrap_again",
+]
 
 T = TypeVar("T")
 
@@ -26,19 +44,41 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """Number of ranks; 1 outside :func:`bigopt.train.launch.launch`."""
+    """Number of ranks; 1 outside :func:`launch`."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def join() -> None:
-    """Joins the group of ranks, unless that has happened; does nothing without ranks."""
+    """Joins the group of ranks, unless that has happened; does nothing without ranks.
+
+    Without ``OMP_NUM_THREADS`` the ranks share out the machine's cores.
+
+    Raises:
+        RuntimeError: a rank ended before it joined.
+    """
     import torch
     import torch.distributed as dist
 
     if world_size() == 1 or dist.is_initialized():
         return
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size()))
+    store = dist.TCPStore(
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        world_size(),
+        is_master=rank() == 0,
+        timeout=TIMEOUT,
+        wait_for_workers=False,
+    )
+    store.set(f"here/{rank()}", "1")
+    if rank() == 0:
+        while not store.check([f"here/{number}" for number in range(world_size())]):
+            if dead_rank() is not None:
+                raise RuntimeError("another rank ended before it joined")  # `launch` says which and why
+            time.sleep(0.02)
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
-    dist.init_process_group(backend, rank=rank(), world_size=world_size(), timeout=TIMEOUT)
+    dist.init_process_group(backend, store=store, rank=rank(), world_size=world_size(), timeout=TIMEOUT)
 
 
 def leave() -> None:
@@ -116,9 +156,15 @@ def strategy() -> Any:
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
     from pytorch_lightning.strategies import DDPStrategy
 
+    class Ranks(LightningEnvironment):
+        """Ranks that exist before and after the fit."""
+
+        def teardown(self) -> None:
+            """Leaves WORLD_SIZE alone, which Lightning would delete."""
+
     join()
     return DDPStrategy(
-        cluster_environment=LightningEnvironment(),
+        cluster_environment=Ranks(),
         # a Part's branch may leave a parameter out of one step's graph
         find_unused_parameters=True,
     )

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bigopt.train import ddp
+
 
 class Means:
     """Means of the total and of every term, weighted by rows; a term counts where it occurred."""
@@ -39,8 +41,11 @@ class Means:
         return None if self._bad is None or int(self._bad) < 0 else int(self._bad)
 
     def values(self) -> dict[str, float]:
-        """The means so far, by ``train/<term>``."""
-        return {f"train/{name}": total.item() / self.rows[name] for name, total in self.sums.items()}
+        """The means so far over the rows of all ranks, by ``train/<term>``."""
+        ranks = ddp.gather({name: (total.item(), self.rows[name]) for name, total in self.sums.items()})
+        names = dict.fromkeys(name for held in ranks for name in held)
+        held = {name: [one[name] for one in ranks if name in one] for name in names}
+        return {f"train/{name}": sum(s for s, _ in held[name]) / sum(n for _, n in held[name]) for name in names}
 
     def state(self) -> dict[str, Any]:
         """Plain state for a checkpoint."""
