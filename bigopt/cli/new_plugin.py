@@ -7,6 +7,7 @@ import ast
 import builtins
 import keyword
 import re
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -72,7 +73,8 @@ def main(argv: list[str]) -> int:
         print(f"bigopt: {error}", file=sys.stderr)
         return 2
     choice = _CHOICE[args.kind].format(name=args.name)
-    emit(f"{folder}: written.\n  pip install -e {folder}\n  bigopt plugins {args.kind}\n  bigopt {choice}")
+    shown = shlex.quote(str(folder) if folder.is_absolute() else f"./{folder}")  # pip takes a bare word for a name
+    emit(f"{folder}: written.\n  pip install -e {shown}\n  bigopt plugins {args.kind}\n  bigopt {choice}")
     return 0
 
 

@@ -131,7 +131,7 @@ def test_a_folder_that_cannot_be_written(here: Path, capsys: pytest.CaptureFixtu
 def test_it_says_how_to_go_on(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compression", "x", "--folder", "deep/er"]) == 0
     out = capsys.readouterr().out
-    assert "pip install -e deep/er" in out and "bigopt 'compression=[x]'" in out
+    assert "pip install -e ./deep/er\n" in out and "bigopt 'compression=[x]'" in out
 
 
 @pytest.mark.parametrize(
