@@ -103,6 +103,7 @@ class Session:
         """
         from bigopt.train.ddp import barrier
 
+        self.signals.check()
         if not self.leader:
             barrier()
             return
@@ -129,6 +130,7 @@ class Session:
 
     def close(self) -> dict[str, Any]:
         """Tests once, writes the lasting files, and gives the report."""
+        self.signals.check()
         if self.leader:
             self._ship()
             self._test()
