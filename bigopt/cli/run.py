@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -127,19 +126,21 @@ def _execute(hydra: Any, command: Any, cfg: Any, args: argparse.Namespace, execu
     from hydra.errors import HydraException
     from hydra.types import RunMode
 
+    from bigopt.config._job import job_config, preview
+    from bigopt.config._messages import one_line
     from bigopt.config._resolvers import fixed_sweep_dir
-    from bigopt.config.command_line import one_line
 
     sweep = args.multirun or (cfg.hydra.mode == RunMode.MULTIRUN and not args.run)
     lines = [*command.lines, f"hydra.mode={'MULTIRUN' if sweep else 'RUN'}"]
-    plain = _without_hydra(command.compose([])) if cfg.get("resume") else None
+    plain = job_config(command.compose([])) if cfg.get("resume") else None
     job = Job(execute, plain)
     try:
         if sweep:
             lines += fixed_sweep_dir(cfg)
             found = list(outcomes(hydra.multirun(args.config_name or CONFIG, job, lines)))
         else:
-            _before(cfg, plain)
+            # before Hydra makes the run's folder, so that a wrong request leaves nothing behind
+            prepare(preview(cfg), list(cfg.hydra.overrides.task), plain)
             found = list(outcomes(hydra.run(args.config_name or CONFIG, job, lines)))
     except HydraException as error:
         raise RequestError(one_line(error)) from error
@@ -148,27 +149,3 @@ def _execute(hydra: Any, command: Any, cfg: Any, args: argparse.Namespace, execu
     if sweep and wrong:
         say([f"{wrong} of {len(found)} jobs did not complete"])
     return code
-
-
-def _before(cfg: Any, plain: Any) -> None:
-    """Checks a single run before Hydra makes its folder, so that a wrong request leaves nothing behind."""
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import open_dict, read_write
-
-    with read_write(cfg.hydra.runtime), open_dict(cfg.hydra.runtime):
-        cfg.hydra.runtime.output_dir = os.path.abspath(str(cfg.hydra.run.dir))
-    with read_write(cfg.hydra), open_dict(cfg.hydra):
-        cfg.hydra.mode = "RUN"
-    HydraConfig.instance().set_config(cfg)
-    prepare(_without_hydra(cfg), list(cfg.hydra.overrides.task), plain)
-
-
-def _without_hydra(cfg: Any) -> Any:
-    import copy
-
-    from omegaconf import open_dict, read_write
-
-    job = copy.deepcopy(cfg)
-    with read_write(job), open_dict(job):
-        del job["hydra"]
-    return job

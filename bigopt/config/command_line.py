@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,12 +12,16 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bigopt.config._suggest import listed, nearest, suggestion
-from bigopt.config.groups import STEPS
+from bigopt.config._messages import has_key, one_line, several, shown, unknown
+from bigopt.config._suggest import listed, suggestion
+from bigopt.config.groups import PLUGINS, SETTINGS, STEPS
 from bigopt.vocabulary.errors import RequestError
+
+ALWAYS = (*PLUGINS, *SETTINGS, "experiment", "debug")
+"""Groups in the root configuration's defaults list."""
 
 
 @dataclass
@@ -36,6 +39,7 @@ class CommandLine:
     lines: Sequence[str]
     problems: list[str] = field(default_factory=list)
     _options: dict[str, list[str]] = field(default_factory=dict)
+    _refused: set[str | None] = field(default_factory=set)
 
     def check(self, sweep: bool) -> DictConfig:
         """The composed configuration, if nothing is wrong with any override.
@@ -52,13 +56,25 @@ class CommandLine:
         good = [override for override in choices if self._known_choice(override)]
         self._check_keys(good, values)
         if self.problems:
+            self._check_the_rest([*good, *values])
             raise RequestError(self.problems)
         self.lines = self._replacing_objective(good)
         cfg = self.compose(list(self.lines), RunMode.MULTIRUN)
-        several = [override for override in overrides if override.is_sweep_override()]
-        if several and not sweep and cfg.hydra.mode != RunMode.MULTIRUN:
-            raise RequestError([_several(override) for override in several])
+        swept = [override for override in overrides if override.is_sweep_override()]
+        if swept and not sweep and cfg.hydra.mode != RunMode.MULTIRUN:
+            raise RequestError([several(override) for override in swept])
         return cfg
+
+    def _check_the_rest(self, overrides: Sequence[Override]) -> None:
+        """Notes what is wrong with the values of the overrides that can be taken, beside those that cannot."""
+        from bigopt.config._job import preview
+        from bigopt.config.checks import check
+
+        taken = [o for o in overrides if o.input_line not in self._refused and not o.is_sweep_override()]
+        try:
+            check(preview(self.compose([str(override.input_line) for override in taken])), composed=True)
+        except RequestError as error:
+            self.problems += [problem for problem in error.problems if problem not in self.problems]
 
     def compose(self, lines: list[str], mode: RunMode = RunMode.RUN) -> DictConfig:
         """One configuration.
@@ -94,18 +110,20 @@ class CommandLine:
         if override.is_delete() or not (override.is_discrete_sweep() or not override.is_sweep_override()):
             return True
         before = len(self.problems)
+        if override.is_add() and override.package is None and group in ALWAYS:
+            self.problems.append(f"+{group}: {group} is chosen already; leave the + out to choose another")
         for value in _alternatives(override):
             names = value if isinstance(value, list) else [value]
             for name in names:
                 if name is not None and (not isinstance(name, str) or not self._exists(group, name)):
                     known = self._choices(group)
                     self.problems.append(
-                        f"{group}: got {_show(name)}, expected one of {listed(known)}{suggestion(str(name), known)}"
+                        f"{group}: got {shown(name)}, expected one of {listed(known)}{suggestion(str(name), known)}"
                     )
             twice = sorted({str(name) for name in names if names.count(name) > 1})
             if twice:
                 self.problems.append(
-                    f"{group}: got {', '.join(twice)} twice in {_show(value)}; a second one needs a name of its own: "
+                    f"{group}: got {', '.join(twice)} twice in {shown(value)}; a second one needs a name of its own: "
                     f"a file {group}/<name>.yaml with plugin: {twice[0]}"
                 )
         return len(self.problems) == before
@@ -139,43 +157,9 @@ class CommandLine:
             wrong = {line: override for line, override in wrong.items() if not has_key(cfg, override.key_or_group)}
         for override in wrong.values():
             assert first is not None
-            self.problems.append(_unknown(first, override, self.loader))
-
-
-def has_key(cfg: DictConfig, key: str) -> bool:
-    """Whether an override of this key changes something that is there, or that may be added."""
-    node: Any = cfg
-    for part in _split(key):
-        if isinstance(node, DictConfig):
-            if node._is_none() or part not in node:
-                return isinstance(node, DictConfig) and not OmegaConf.is_struct(node) and not node._is_none()
-            node = node._get_node(part)
-            if not OmegaConf.is_config(node):
-                node = node._value()
-        elif isinstance(node, ListConfig) and part.isdigit() and int(part) < len(node):
-            node = node._get_node(int(part))
-        else:
-            return False
-    return True
-
-
-def one_line(error: BaseException) -> str:
-    """What a Hydra or OmegaConf error says, without the search path and the tips about its own syntax."""
-    text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
-    if error.__cause__ is not None and isinstance(error.__cause__, OmegaConfBaseException):
-        text = f"{error}\n{error.__cause__}"
-    lines = [line.strip() for line in text.splitlines()]
-    kept: list[str] = []
-    for line in lines:
-        if line.startswith(("Config search path", "Search path", "full_key:", "object_type=", "Set the environment")):
-            break
-        if line and line not in kept:
-            kept.append(line)
-    return " ".join(kept)
-
-
-def _split(key: str) -> list[str]:
-    return re.findall(r"[^.\[\]]+", key)
+            self._refused.add(override.input_line)
+            group = override.key_or_group.partition(".")[0]
+            self.problems.append(unknown(first, override, self._choices(group) if group in STEPS else ()))
 
 
 def _alternatives(override: Override) -> list[Any]:
@@ -199,43 +183,3 @@ def _lines(override: Override) -> list[str]:
     if not override.is_discrete_sweep():
         return [str(override.input_line)]
     return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
-
-
-def _several(override: Override) -> str:
-    key, value = override.get_key_element(), str(override.input_line).partition("=")[2]
-    return (
-        f"{key}: got several values ({value}); add -m to sweep over them, write [{value}] for a list, "
-        "or quote the value to keep it as text"
-    )
-
-
-def _unknown(cfg: DictConfig, override: Override, loader: ConfigLoader) -> str:
-    """Why there is no such key, with the nearest one that there is."""
-    key = override.key_or_group
-    parts = _split(key)
-    if parts[0] in STEPS and len(parts) > 1 and parts[1] not in (cfg.get(parts[0]) or {}):
-        chosen = list(cfg.get(parts[0]) or {})
-        known = loader.get_group_options(parts[0], ObjectType.CONFIG)
-        near = "" if parts[1] in known else suggestion(parts[1], known)
-        return (
-            f"{key}: {parts[1]} is not selected: {parts[0]}=[{','.join(chosen)}]; "
-            f"add it to the list or leave its settings out{near}"
-        )
-    node: Any = cfg
-    for index, part in enumerate(parts):
-        keys = [str(name) for name in node if name != "hydra"] if isinstance(node, DictConfig) and node else []
-        if part in keys or (index == 0 and part == "hydra"):
-            node = node._get_node(part)
-            continue
-        before = ".".join(parts[:index])
-        near = nearest(part, keys)
-        mean = ".".join([*parts[:index], near, *parts[index + 1 :]]) if near else None
-        tip = f"; did you mean {mean}?" if mean else ""
-        if not keys:
-            return f"{key}: unknown key, {before or 'the configuration'} holds a value and no keys{tip}"
-        return f"{key}: unknown key {part!r}{f' in {before}' if before else ''}, expected one of {listed(keys)}{tip}"
-    return f"{key}: cannot be set"
-
-
-def _show(value: Any) -> str:
-    return "null" if value is None else repr(value)

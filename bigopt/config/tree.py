@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from bigopt.config._complete import complete, find, takes_mapping
+from bigopt.config._entry import Entry, make_entry
 from bigopt.config._references import hide_secrets
-from bigopt.config.groups import GLOBAL, NONE, PLUGINS, SETTINGS, SLOTS, STEPS
+from bigopt.config.groups import PLUGINS, SLOTS
 from bigopt.registry import GROUPS, discover
 from bigopt.registry.source import folders
 from bigopt.vocabulary.errors import RequestError
 
 OWN = "bigopt"
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One configuration as Hydra wants it.
-
-    Attributes:
-        content: the completed configuration.
-        package: where it belongs; None for its group's own place.
-    """
-
-    content: DictConfig
-    package: str | None
 
 
 @dataclass(frozen=True)
@@ -88,7 +75,7 @@ class Tree:
             content, package = {}, None
         else:
             raise KeyError(path)
-        return _entry(path, content, package)
+        return make_entry(path, content, package)
 
     def _plugin(self, path: str) -> str | None:
         """Name of the registered plugin that a path stands for, where plugins are offered without a file."""
@@ -148,86 +135,3 @@ def _package(text: str) -> str | None:
         if words[:1] == ["@package"] and len(words) == 2:
             return words[1]
     return None
-
-
-def _entry(path: str, content: dict[str, Any], package: str | None) -> Entry:
-    group, _, name = path.rpartition("/")
-    defaults = content.pop("defaults", None)
-    if package is None and group in GLOBAL:
-        package = "_global_"
-    if group in PLUGINS or group in SETTINGS:
-        content = _complete(group, name, content, package, built_on=_others(defaults))
-    config = OmegaConf.create({"defaults": defaults, **content} if defaults is not None else content)
-    _open(config, group, package)
-    return Entry(config, package)
-
-
-def _others(defaults: Any) -> bool:
-    """Whether a defaults list builds on other files, which then bring the defaults with them."""
-    return any(
-        item != "_self_" and not (isinstance(item, dict) and str(next(iter(item))).startswith("override "))
-        for item in defaults or ()
-    )
-
-
-def _complete(group: str, name: str, content: dict[str, Any], package: str | None, built_on: bool) -> dict[str, Any]:
-    if package == "_global_":
-        inner = content.get(group)
-        if not isinstance(inner, Mapping):
-            return content
-        return {**content, group: _complete(group, name, dict(inner), None, built_on)}
-    if group not in STEPS:
-        return content if built_on else complete(group, name, content)
-    if package not in (
-        None,
-        group,
-    ):  # `@package compression.step`: the file holds one step's settings and nothing around them
-        step = str(package).rpartition(".")[2]
-        return content if built_on else complete(group, step, content)
-    steps = content if _wrapped(group, name, content) else {name: content}
-    return {step: (body or {}) if built_on else complete(group, step, body or {}) for step, body in steps.items()}
-
-
-def _wrapped(group: str, name: str, content: Mapping[str, Any]) -> bool:
-    """Whether a step's file puts its settings under the step's name, as Hydra's own tree would need it."""
-    return bool(content) and all(
-        (body is None and step == name)
-        or (isinstance(body, Mapping) and (step == name or "plugin" in body or find(group, step) is not None))
-        for step, body in content.items()
-    )
-
-
-def _open(config: DictConfig, group: str, package: str | None) -> None:
-    """Lets the user add keys where a plugin takes a mapping of its own, and to the objective."""
-    objective = config._get_node("objective")
-    if (package == "_global_" or not group) and OmegaConf.is_dict(objective):
-        objective._set_flag("struct", False)  # type: ignore[union-attr]
-    for name, body in _bodies(config, group, package):
-        plugin = None if name is None or (name == NONE and group in SLOTS) else find(group, name)
-        if plugin is None or not OmegaConf.is_dict(body):
-            continue
-        if plugin.variadic:
-            body._set_flag("struct", False)
-        for argument in plugin.arguments or ():
-            node = body._get_node(argument.name)
-            if takes_mapping(argument) and OmegaConf.is_dict(node):
-                node._set_flag("struct", False)
-
-
-def _bodies(config: DictConfig, group: str, package: str | None) -> Iterator[tuple[Any, Any]]:
-    """The plugin's name and its settings, for every plugin that an entry speaks about."""
-    if group not in PLUGINS:
-        return
-    if package == "_global_":
-        config = config._get_node(group)  # type: ignore[assignment]
-        if not OmegaConf.is_dict(config):
-            return
-    if group not in STEPS:
-        yield config.get("name"), config
-    elif package not in (None, "_global_", group):
-        yield config.get("plugin") or str(package).rpartition(".")[2], config
-    else:
-        for step in config:
-            body = config._get_node(step)
-            if step != "defaults" and OmegaConf.is_dict(body):
-                yield body.get("plugin") or step, body  # type: ignore[union-attr]
