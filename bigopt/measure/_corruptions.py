@@ -107,11 +107,11 @@ def _gaussian_noise(x: Tensor, std: float, draws: Draws) -> Tensor:
 
 
 def _gaussian_blur(x: Tensor, sigma: float, draws: Draws) -> Tensor:
-    """Sigma is in pixels of a 32-pixel image, so that small images keep something to see."""
+    """Sigma is in pixels, and grows with images of more than 32."""
     from kornia.filters import gaussian_blur2d
 
     side = min(x.shape[-2:])
-    sigma = sigma * side / 32
+    sigma = sigma * max(1.0, side / 32)
     kernel = min(2 * math.ceil(3 * sigma) + 1, 2 * side - 1)
     return gaussian_blur2d(x, kernel, (sigma, sigma))
 

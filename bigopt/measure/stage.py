@@ -66,7 +66,7 @@ def measure_stage(
     """
     start = time.perf_counter()
     model = model if model is not None else run.model
-    if not name or "/" in name or "\\" in name:
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise RequestError(f"stage name: got {name!r}, expected a plain folder name")
     where = inside(folder, f"stages/{name}")
     stage = _from_memory(run, name, model, settings, bits)
@@ -160,7 +160,7 @@ def _measure_robustness(
     history: Sequence[History],
     reference: StageMeasure,
 ) -> None:
-    """Evaluates what the row evaluates (the file, if there is one) and leaves a table for the report."""
+    """Evaluates what the row evaluates (the file, if there is one) on corrupted inputs."""
     size = settings.trainer.eval_batch_size
     data = run.data
     predict = stage.onnx if stage.onnx is not None else lambda split: predict_model(model, split, size)
@@ -179,8 +179,6 @@ def _measure_robustness(
     result["epochs_to_target"] = epochs_to_target(history, run.monitor, result["target"]) if best is not None else None
     stage.robustness = result
     stage.metrics |= robustness_metrics(result)
-    rows = [{"corruption": name, **row} for name, row in result["corruptions"].items()]
-    run.report.table(f"robustness_{stage.name}", rows)
 
 
 def _metrics(run: Run, logits: Tensor) -> dict[str, float]:
