@@ -85,7 +85,7 @@ def latency_rounds(
         batches: batch sizes.
         threads: of ONNX Runtime.
         repeats: timed rounds; each times every model once.
-        warmup: untimed calls of each model before.
+        warmup: untimed calls of each model before; slow ones get fewer.
         limit: seconds that a model may take at one batch size; slow ones get fewer rounds, though at least 10.
         seed: of the order within each round.
 
@@ -128,7 +128,7 @@ def time_rounds(
     shuffle = random.Random(seed).shuffle
     rounds = Rounds({name: [] for name in calls})
     with _no_collector():
-        cost = {name: _warm(call, warmup, clock) for name, call in calls.items()}
+        cost = {name: _warm(call, warmup, limit, clock) for name, call in calls.items()}
         inner = {name: max(1, math.ceil(SHORTEST / max(cost[name], 1))) for name in calls}
         for _ in range(_affordable(repeats, limit, cost, inner)):
             shuffle(order)
@@ -149,9 +149,15 @@ def _call(session: Session, x: object) -> Call:
     return lambda: run(None, feed)
 
 
-def _warm(call: Call, warmup: int, clock: Callable[[], int]) -> float:
-    """Makes the untimed calls; gives the nanoseconds of the fastest."""
-    return min(_time(call, 1, clock) for _ in range(max(1, warmup)))
+def _warm(call: Call, warmup: int, limit: float, clock: Callable[[], int]) -> float:
+    """Makes the untimed calls, for a tenth of the limit at most; gives the nanoseconds of the fastest."""
+    end = clock() + limit * 1e8
+    fastest = _time(call, 1, clock)
+    for _ in range(warmup - 1):
+        if clock() > end:
+            break
+        fastest = min(fastest, _time(call, 1, clock))
+    return fastest
 
 
 def _time(call: Call, times: int, clock: Callable[[], int]) -> float:

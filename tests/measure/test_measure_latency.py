@@ -83,6 +83,12 @@ def test_slow_models_get_fewer_rounds(cost: float, expected: int) -> None:
     assert {len(values) for values in rounds.milliseconds.values()} == {expected}
 
 
+def test_slow_models_are_not_warmed_for_ever() -> None:
+    world = World()
+    time_rounds({"slow": world.call("slow", 400 * MS)}, repeats=1, warmup=20, clock=world.clock, limit=6.0)
+    assert len(world.ran) == 2 + 1  # 0.6 s are over within the second call
+
+
 def test_few_asked_rounds_stay_few() -> None:
     world = World()
     rounds = time_rounds({"slow": world.call("slow", 1000 * MS)}, repeats=3, warmup=0, clock=world.clock)
