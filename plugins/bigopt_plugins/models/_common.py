@@ -24,7 +24,7 @@ def refuse(*problems: Iterable[str]) -> None:
 def at_least(minimum: float, **values: float) -> list[str]:
     """A problem for each value under ``minimum`` (or that is no number)."""
     return [
-        f"model.{name}: got {value!r}, expected a number of at least {minimum:g}"
+        f"{name}: got {value!r}, expected a number of at least {minimum:g}"
         for name, value in values.items()
         if isinstance(value, bool) or not isinstance(value, int | float) or not value >= minimum
     ]
@@ -33,7 +33,7 @@ def at_least(minimum: float, **values: float) -> list[str]:
 def above(limit: float, **values: float) -> list[str]:
     """A problem for each value that is not above ``limit``."""
     return [
-        f"model.{name}: got {value!r}, expected a number above {limit:g}"
+        f"{name}: got {value!r}, expected a number above {limit:g}"
         for name, value in values.items()
         if isinstance(value, bool) or not isinstance(value, int | float) or not value > limit
     ]
@@ -44,13 +44,13 @@ def counts(name: str, values: Collection[int], empty: bool = False) -> list[str]
     good = all(isinstance(value, int) and not isinstance(value, bool) and value >= 1 for value in values)
     if good and (values or empty):
         return []
-    return [f"model.{name}: got {list(values)}, expected {'' if empty else 'at least one of '}positive whole numbers"]
+    return [f"{name}: got {list(values)}, expected {'' if empty else 'at least one of '}positive whole numbers"]
 
 
 def share(**values: float) -> list[str]:
     """A problem for each value outside [0, 1)."""
     return [
-        f"model.{name}: got {value!r}, expected a number of at least 0 and below 1"
+        f"{name}: got {value!r}, expected a number of at least 0 and below 1"
         for name, value in values.items()
         if not 0 <= value < 1
     ]
@@ -63,7 +63,7 @@ def choice(name: str, value: object, choices: Collection[object]) -> list[str]:
     near = difflib.get_close_matches(str(value), [str(one) for one in choices], n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else ""
     listed = ", ".join(str(one) for one in list(choices)[:40]) + (", …" if len(choices) > 40 else "")
-    return [f"model.{name}: got {value!r}, expected one of {listed}{hint}"]
+    return [f"{name}: got {value!r}, expected one of {listed}{hint}"]
 
 
 def scaled(channels: int, width: float, multiple: int = 1) -> int:

@@ -58,7 +58,7 @@ class Inception(nn.Module):
         refuse(
             at_least(1, in_channels=in_channels, num_classes=num_classes, modules=modules),
             at_least(self.min_size, image_size=image_size),
-            [f"model.width: got {width!r}, expected a positive multiple of 8"] if width < 8 or width % 8 else [],
+            [f"width: got {width!r}, expected a positive multiple of 8"] if width < 8 or width % 8 else [],
         )
         self.stem = ConvBnRelu(in_channels, width)
         self.pool_stem = nn.MaxPool2d(2)
