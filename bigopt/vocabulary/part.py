@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
@@ -105,6 +105,22 @@ class Part:
     def epochs(self, run: Run) -> int:
         """Epochs after this step unless ``recover.epochs`` is set: a quarter of the first stage's, at least 1."""
         return max(1, round(run.settings.trainer.max_epochs / 4))
+
+    def extra_epochs(self, run: Run) -> int:
+        """Epochs that :meth:`prepare` trains before anything is taken away; the control is given them as well."""
+        return 0
+
+    def needs_scan(self) -> bool:
+        """Whether the step wants a sensitivity scan, also where ``sensitivity`` is off."""
+        return False
+
+    def scanned(self, run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Told of a sensitivity scan, before the step is taken.
+
+        Args:
+            run: what was scanned.
+            rows: ``layer``, ``strength``, ``value`` of the objective and ``drop`` of every cell.
+        """
 
     def layers(self, run: Run) -> Sequence[str]:
         """Names of the layers that ``apply(only=…)`` can act on."""

@@ -141,6 +141,8 @@ class StepOptions:
             found by bisection. Null for none.
         ignore: name patterns of modules that are left alone.
         strict: fail where a layer cannot be handled, instead of naming it and going on.
+        sensitivity: first try every layer at every strength on its own, without training; the drops go to the table
+            and the picture ``sensitivity_<step>``.
     """
 
     plugin: str | None = None
@@ -149,6 +151,7 @@ class StepOptions:
     max_drop: float | None = None
     ignore: tuple[str, ...] = ()
     strict: bool = False
+    sensitivity: bool = False
 
 
 @dataclass(frozen=True)
