@@ -11,9 +11,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"vocabulary"},
     {"store", "registry"},
-    {"surgery", "data"},
+    {"surgery", "data", "config"},
     {"train", "measure", "report", "tracking"},
-    {"pipeline", "config"},
+    {"pipeline"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from bigopt.pipeline.cells import Cells, cells_key, save_picture
 from bigopt.pipeline.notes import Collected
 from bigopt.vocabulary.batch import Batch, Output, Role
-from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.errors import RequestError, RunFailed
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import History, Run
 from bigopt.vocabulary.settings import Recover, StepOptions
@@ -23,7 +24,7 @@ class Outcome:
     """What one compression step did.
 
     Attributes:
-        epochs: recovery epochs that the final model went through in this step.
+        epochs: epochs that the final model went through in this step.
         seconds: wall time of the step.
         history: the fits of the step.
         strength: the strength that was applied; None for methods without one.
@@ -59,6 +60,11 @@ def recovery_epochs(run: Run, part: Part, options: StepOptions) -> int:
     return options.recover.epochs if options.recover.epochs is not None else part.epochs(run)
 
 
+def step_epochs(run: Run, part: Part, options: StepOptions) -> int:
+    """All epochs that a step trains for, what its preparation trains included; the control is given as many."""
+    return recovery_epochs(run, part, options) + part.extra_epochs(run)
+
+
 def recovery_parts(run: Run, part: Part | None, options: StepOptions) -> list[Part]:
     """Whose hooks act while a step recovers: the run's own, the step's, and the dense teacher where asked for."""
     parts = list(run.parts) + ([part] if part is not None else [])
@@ -79,6 +85,8 @@ def compress(run: Run, name: str, part: Part, options: StepOptions, fit: Fit) ->
     run.options = options
     seen = len(run.history)
     try:
+        if options.sensitivity or part.needs_scan():
+            _scan(run, name, part)
         outcome = _within_drop(run, name, part, fit) if options.max_drop is not None else _step(run, name, part, fit)
     finally:
         run.options = StepOptions()
@@ -100,9 +108,25 @@ def _step(run: Run, name: str, part: Part, fit: Fit, strength: float | None = No
     else:
         for number, (share, length) in enumerate(_rounds(strength, epochs, options)):
             part.apply(run, share)
+            _agree(run, name)
             fit(run, length, lr=lr, name=name if number == 0 else f"{name}-{number + 1}", parts=parts)
     part.finish(run, fit)
-    return Outcome(epochs=epochs, strength=strength)
+    _agree(run, name)
+    return Outcome(epochs=epochs + part.extra_epochs(run), strength=strength)
+
+
+def _agree(run: Run, name: str) -> None:
+    """Gives every rank the first one's weights, once it is sure that all decided the same.
+
+    Raises:
+        RunFailed: a rank removed something else.
+    """
+    from bigopt.train.ddp import broadcast_object, broadcast_state, gather
+
+    changes = getattr(run.model, "changes", [])
+    if not all(gather(changes == broadcast_object(changes))):
+        raise RunFailed(f"compression.{name}: the ranks decided differently what to remove")
+    broadcast_state(run.model)
 
 
 def _rounds(strength: float, epochs: int, options: StepOptions) -> list[tuple[float, int]]:
@@ -164,28 +188,66 @@ def _within_drop(run: Run, name: str, part: Part, fit: Fit) -> Outcome:
     return outcome
 
 
-def sensitivity(run: Run, part: Part, strengths: Sequence[float] | None = None) -> list[dict[str, float | str]]:
+def sensitivity(
+    run: Run, part: Part, strengths: Sequence[float] | None = None, cells: Cells | None = None
+) -> list[dict[str, float | str]]:
     """Objective after compressing one layer at a time, without training.
+
+    Args:
+        run: what is compressed; its model is left as it is.
+        part: the method.
+        strengths: to try; None means the method's own.
+        cells: values that are known already, and where new ones are kept; None for nowhere.
 
     Returns:
         one row per layer and strength: ``layer``, ``strength``, ``value`` of the objective, ``drop``.
     """
-    reference = score(run, run.model)
     rows: list[dict[str, float | str]] = []
     layers = part.layers(run)
     chosen = list(strengths if strengths is not None else part.strengths)
     run.progress.start("sensitivity", len(layers) * len(chosen))
-    for layer in layers:
-        for strength in chosen:
-            trial = run.fork()
-            part.apply(trial, strength, only=layer)
-            value = score(trial, trial.model)
-            rows.append(
-                {"layer": layer, "strength": strength, "value": value, "drop": run.monitor.drop(value, reference)}
-            )
-            run.progress.advance()
-    run.progress.stop()
+    try:
+        reference = _cell(run, part, "", 0.0, cells)
+        for layer in layers:
+            for strength in chosen:
+                value = _cell(run, part, layer, strength, cells)
+                drop = run.monitor.drop(value, reference)
+                rows.append({"layer": layer, "strength": strength, "value": value, "drop": drop})
+                run.progress.advance()
+    finally:
+        run.progress.stop()
     return rows
+
+
+def _cell(run: Run, part: Part, layer: str, strength: float, cells: Cells | None) -> float:
+    """The objective with one layer compressed (with none at strength 0), from the cells where they have it."""
+    known = cells.get(layer, strength) if cells is not None else None
+    if known is not None:
+        return known
+    trial = run.fork() if strength else run
+    if strength:
+        part.apply(trial, strength, only=layer)
+    value = score(trial, trial.model)
+    if cells is not None:
+        cells.put(layer, strength, value)
+    return value
+
+
+def _scan(run: Run, name: str, part: Part) -> None:
+    """The scan of a step: its table, its picture, and what the method makes of it."""
+    from bigopt.train.ddp import broadcast_object, rank
+
+    if not part.strengths or not part.layers(run):
+        run.report.note(f"{name}: nothing to scan: {type(part).__name__} has no strength that a layer could be given")
+        return
+    cells = Cells(run.folder / "sensitivity" / f"{name}.json", cells_key(run, part), writes=rank() == 0)
+    known = len(cells)
+    rows = broadcast_object(sensitivity(run, part, cells=cells))
+    run.report.table(f"sensitivity_{name}", rows)
+    run.report.value("sensitivity", {"cells": len(rows), "known_before": max(0, known - 1)})
+    if rank() == 0:
+        save_picture(run.folder / "plots" / f"sensitivity_{name}.png", rows, run.monitor.metric)
+    part.scanned(run, rows)
 
 
 def score(run: Run, model: nn.Module) -> float:

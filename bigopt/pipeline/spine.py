@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bigopt.pipeline.driver import compress, frozen_copy, recovery_epochs, recovery_parts
+from bigopt.pipeline.driver import compress, frozen_copy, recovery_parts, step_epochs
+from bigopt.pipeline.rank import ranks
 from bigopt.pipeline.session import Session
 from bigopt.vocabulary.part import Part
 
@@ -32,7 +33,10 @@ def execute(
         RunFailed: training failed.
         Interrupted: a signal asked to stop; the run can be resumed.
     """
-    with Session(checked, folder, overrides=overrides, parent=parent, progress=progress) as session:
+    with (
+        ranks(checked, folder),
+        Session(checked, folder, overrides=overrides, parent=parent, progress=progress) as session,
+    ):
         run, fit = session.run, session.fit
         for part in run.parts:
             part.prepare(run, fit)
@@ -53,8 +57,8 @@ def execute(
 def control(session: Session) -> None:
     """The row ``control``: the uncompressed baseline, given the epochs and the teacher that the steps get."""
     run = session.run
-    epochs = sum(recovery_epochs(run, part, options) for _, _, part, options in session.steps)
-    trained = [options for _, _, part, options in session.steps if recovery_epochs(run, part, options)]
+    epochs = sum(step_epochs(run, part, options) for _, _, part, options in session.steps)
+    trained = [options for _, _, part, options in session.steps if step_epochs(run, part, options)]
     if not epochs or run.baseline is None:
         run.report.note("control: the steps train no further epochs, so the baseline is its own control")
         return

@@ -95,3 +95,20 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_marks_it_failed(tmp_path):
     assert done.returncode == 1
     assert "step" in done.stderr and "Traceback" not in done.stderr
     assert report_of(tmp_path)["status"] == "failed"
+
+
+def test_two_ranks_train_and_prune_as_one(tmp_path):
+    """The same global batch; the pruning decision is the same on both, and rank 0 alone writes."""
+    done = bigopt(tmp_path, *SMALL, "tracking=none", "cache=off", "model=mlp", "compression=[channel_pruning]")
+    assert done.returncode == 0, done.stderr
+    alone = run_folder(tmp_path)
+    words = [*SMALL, "tracking=none", "cache=off", "model=mlp", "compression=[channel_pruning]", "trainer.devices=2"]
+    done = bigopt(tmp_path, *words)
+    assert done.returncode == 0, done.stderr
+    both = run_folder(tmp_path)
+    assert both != alone
+    one, two = (json.loads((folder / "report.json").read_text()) for folder in (alone, both))
+    assert [stage["parameters"] for stage in one["stages"]] == [stage["parameters"] for stage in two["stages"]]
+    for a, b in zip(one["stages"], two["stages"], strict=True):
+        assert abs(a["metrics"]["val/loss"] - b["metrics"]["val/loss"]) < 0.15
+    assert len(list((both / "fits").iterdir())) == 2

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from train.fakes import cnn, data, make_run
+from train.train_fakes import cnn, data, make_run
 
 from bigopt.pipeline import driver
 from bigopt.vocabulary.errors import RequestError

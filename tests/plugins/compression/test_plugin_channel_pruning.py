@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import nn
-from train.fakes import data, make_run
+from train.train_fakes import data, make_run
 
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network

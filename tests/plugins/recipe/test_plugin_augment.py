@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from train.fakes import cnn, data, make_run
+from train.train_fakes import cnn, data, make_run
 
 from bigopt.vocabulary.batch import Batch
 from bigopt.vocabulary.errors import RequestError

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from torch import nn
-from train.fakes import data, make_run
+from train.train_fakes import data, make_run
 
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
