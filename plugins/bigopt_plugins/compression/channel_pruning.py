@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,9 +12,11 @@ from bigopt.surgery import ChannelGroup, Groups
 from bigopt.vocabulary.data import Data
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
-from bigopt.vocabulary.part import Part
+from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
+from bigopt_plugins.compression._from_sensitivity import Shares
 
+FROM_SCAN = "from_sensitivity"
 CRITERIA = ("random", "l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian")
 
 
@@ -28,13 +30,18 @@ class ChannelPruning(Part):
     (LeCun et al. 1989, Optimal Brain Damage), ``random`` as the control.
 
     Args:
-        ratio: share of the channels to remove, in [0, 1).
+        ratio: share of the channels to remove, in [0, 1). ``from_sensitivity`` gives every group a share of its own:
+            what its own drop in the sensitivity scan allows (``layer_drop``), scaled down together until ``total`` is
+            removed over all.
         criterion: how channels are ranked.
         ranking: ``local`` removes the share from every group, ``global`` ranks all groups against each other.
         round_to: remaining channels of a group are rounded up to a multiple of this where the group is wide enough;
             integer kernels like 16.
         min_channels: channels (heads in attention) that a group keeps at least.
         samples: training samples behind ``taylor`` and ``hessian``.
+        total: share of all channels to remove where the ratio comes from the scan; less where the layers' own limits
+            do not allow it.
+        layer_drop: drop of the objective, without recovery, that a group may cause on its own; in the metric's unit.
 
     Raises:
         RequestError: an argument is out of range.
@@ -44,16 +51,24 @@ class ChannelPruning(Part):
 
     def __init__(
         self,
-        ratio: float = 0.5,
+        ratio: float | Literal["from_sensitivity"] = 0.5,
         criterion: Literal["random", "l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"] = "l2",
         ranking: Literal["local", "global"] = "local",
         round_to: int = 1,
         min_channels: int = 1,
         samples: int = 256,
+        total: float = 0.5,
+        layer_drop: float = 0.02,
     ) -> None:
         problems = []
-        if not 0 <= ratio < 1:
+        if isinstance(ratio, str) and ratio != FROM_SCAN:
+            problems.append(f"ratio: got {ratio!r}, expected a share in [0, 1) or {FROM_SCAN}")
+        elif not isinstance(ratio, str) and not 0 <= ratio < 1:
             problems.append(f"ratio: got {ratio}, expected a share in [0, 1)")
+        if not 0 <= total < 1:
+            problems.append(f"total: got {total}, expected a share in [0, 1)")
+        if not layer_drop >= 0:
+            problems.append(f"layer_drop: got {layer_drop}, expected 0 or more")
         if criterion not in CRITERIA:
             problems.append(f"criterion: got {criterion!r}, expected one of {', '.join(CRITERIA)}")
         for name, value in (("round_to", round_to), ("min_channels", min_channels), ("samples", samples)):
@@ -67,10 +82,36 @@ class ChannelPruning(Part):
         self.round_to = round_to
         self.min_channels = min_channels
         self.samples = samples
+        self.total = total
+        self.layer_drop = layer_drop
+        self._shares: Shares | None = None
 
     def strength(self) -> float:
-        """The configured ratio."""
-        return self.ratio
+        """The configured ratio, or the total where the scan gives every group its own."""
+        return self.total if isinstance(self.ratio, str) else self.ratio
+
+    def needs_scan(self) -> bool:
+        """Whether the ratios come from the scan."""
+        return self.ratio == FROM_SCAN
+
+    def scanned(self, run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Works out what every group may lose, and shows it as a table."""
+        if not self.needs_scan():
+            return
+        groups = Groups(_network(run), _example(run.data), run.options.ignore)
+        self._shares = Shares.of(rows, {group.name: group.units for group in groups}, self.layer_drop)
+        run.report.table("ratios_from_sensitivity", self._shares.table(self.total))
+        reachable = self._shares.reachable()
+        if reachable < self.total:
+            run.report.note(
+                f"a total ratio of {reachable:.3g} is removed, not {self.total:g}: more would let a layer's own drop "
+                f"exceed {self.layer_drop:g}"
+            )
+
+    def prepare(self, run: Run, fit: Fit) -> None:
+        """Counts what is removed from zero again (the step may be tried several times)."""
+        if self._shares is not None:
+            self._shares.reached = 0.0
 
     def layers(self, run: Run) -> Sequence[str]:
         """Root layers of the groups that can be pruned."""
@@ -90,7 +131,12 @@ class ChannelPruning(Part):
         for name, reason in groups.unhandled.items():
             run.report.note(f"{name} was left as it was: {reason}")
         scored = self._scores(run, model, [group for group in groups if only is None or group.name == only], groups)
-        for group, units in _choose(scored, strength, self.ranking, self.round_to, self.min_channels):
+        ranking = self.ranking
+        share: float | Mapping[str, float] = strength
+        if self._shares is not None and only is None:
+            share = self._shares.next({group.name: group.units for group, _ in scored}, strength)
+            ranking = "local"
+        for group, units in _choose(scored, share, ranking, self.round_to, self.min_channels):
             groups.remove(group, units)
         with torch.no_grad():
             model(_example(run.data))
@@ -163,20 +209,24 @@ def _accumulate(run: Run, model: Network, importance: Any, samples: int, per_sam
 
 
 def _choose(
-    scored: list[tuple[ChannelGroup, Tensor]], ratio: float, ranking: str, round_to: int, least: int
+    scored: list[tuple[ChannelGroup, Tensor]],
+    ratio: float | Mapping[str, float],
+    ranking: str,
+    round_to: int,
+    least: int,
 ) -> list[tuple[ChannelGroup, list[int]]]:
     """Which units of which group go: the lowest scores, within what a group may lose."""
-    if not scored or ratio <= 0:
+    if not scored or (not isinstance(ratio, Mapping) and ratio <= 0):
         return []
     threshold = None
-    if ranking == "global":
+    if ranking == "global" and not isinstance(ratio, Mapping):
         ranked = torch.cat([scores / scores.mean().clamp_min(1e-12) for _, scores in scored]).sort().values
         count = int(ratio * len(ranked))
         threshold = ranked[count - 1].item() if count else -1.0
     chosen = []
     for group, scores in scored:
         if threshold is None:
-            lose = int(ratio * group.units)
+            lose = int((ratio.get(group.name, 0.0) if isinstance(ratio, Mapping) else ratio) * group.units + 1e-9)
         else:
             lose = int((scores / scores.mean().clamp_min(1e-12) <= threshold).sum())
         left = max(group.units - lose, least)
