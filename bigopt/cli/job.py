@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 
 from bigopt.cli.outcome import FAILED, WRONG, Outcome
 from bigopt.config import Checked, check
+from bigopt.config._job import task_lines
 from bigopt.store.redaction import redact
 from bigopt.vocabulary.errors import BigoptError, Interrupted, Pruned, RequestError
 
@@ -43,7 +44,7 @@ class Job:
 
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
-        outcome = attempt(lambda: self._run(cfg, folder, list(hydra.overrides.task)))
+        outcome = attempt(lambda: self._run(cfg, folder, task_lines(hydra)))
         if outcome.code > 128 and hydra.mode == RunMode.MULTIRUN:
             raise SystemExit(outcome.code)
         return outcome

@@ -126,7 +126,7 @@ def _execute(hydra: Any, command: Any, cfg: Any, args: argparse.Namespace, execu
     from hydra.errors import HydraException
     from hydra.types import RunMode
 
-    from bigopt.config._job import job_config, preview
+    from bigopt.config._job import job_config, preview, task_lines
     from bigopt.config._messages import one_line
     from bigopt.config._resolvers import fixed_sweep_dir
 
@@ -140,7 +140,7 @@ def _execute(hydra: Any, command: Any, cfg: Any, args: argparse.Namespace, execu
             found = list(outcomes(hydra.multirun(args.config_name or CONFIG, job, lines)))
         else:
             # before Hydra makes the run's folder, so that a wrong request leaves nothing behind
-            prepare(preview(cfg), list(cfg.hydra.overrides.task), plain)
+            prepare(preview(cfg), task_lines(cfg.hydra), plain)
             found = list(outcomes(hydra.run(args.config_name or CONFIG, job, lines)))
     except HydraException as error:
         raise RequestError(one_line(error)) from error

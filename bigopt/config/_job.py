@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 
-from omegaconf import DictConfig, open_dict, read_write
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
 
 def job_config(cfg: DictConfig) -> DictConfig:
@@ -26,3 +26,10 @@ def preview(cfg: DictConfig) -> DictConfig:
         cfg.hydra.mode = RunMode.RUN
     HydraConfig.instance().set_config(cfg)
     return job_config(cfg)
+
+
+def task_lines(hydra: DictConfig) -> list[str]:
+    """The overrides of a job as they were given: reading them the usual way would put secrets into references."""
+    lines = OmegaConf.to_container(hydra.overrides.task, resolve=False)
+    assert isinstance(lines, list)
+    return [str(line) for line in lines]

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from bigopt.config._job import task_lines
+
 IGNORED = ("resume", "cache", "tracking")
 """Keys that do not change what a sweep searches."""
 
@@ -44,7 +46,7 @@ def study(cfg: DictConfig) -> str:
         for key in cfg
         if key not in ("hydra", *IGNORED)
     }
-    task = OmegaConf.select(cfg, "hydra.overrides.task") or []
+    task = task_lines(cfg.hydra) if "hydra" in cfg else []
     params = OmegaConf.select(cfg, "hydra.sweeper.params") or {}
     searched = [
         config,
