@@ -65,6 +65,16 @@ class FitModule(pl.LightningModule):
         self.closing: Closing | None = None
         self._call: Callable[[Tensor], Tensor] = self.model
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Sets plain values without asking whether they are parameters or modules.
+
+        Lightning sets one at the start and the end of every hook, about 40 times a step.
+        """
+        if type(value) in (int, str, float):
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
     def on_fit_start(self) -> None:
         """Starts what needs the weights on their device."""
         decay = self.job.run.settings.trainer.ema
@@ -82,7 +92,7 @@ class FitModule(pl.LightningModule):
         """The optimizer over the model and the auxiliary modules, as the Parts want it grouped."""
         job = self.job
         groups = build_groups(job.run, job.parts, job.modules.values(), job.lr)
-        return build_optimizer(groups, job.run.settings.optimizer, fused=self.plan.precision != "fp16")
+        return build_optimizer(groups, job.run.settings.optimizer, fused=self.plan.precision != "fp16" and not self.plan.channels_last)
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch on the device, then as the Parts change it (outside autocast)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from torch import nn
 
@@ -40,30 +41,30 @@ class Job:
     offset: int = 0
     notes: list[str] = field(default_factory=list)
 
-    @property
+    @cached_property
     def batch_size(self) -> int:
         """Rows of one batch on one rank."""
         return max(1, self.run.settings.trainer.batch_size // ddp.world_size())
 
-    @property
+    @cached_property
     def drop_last(self) -> bool:
         """Whether the last batch would hold one row only, which batch norm cannot train on."""
         rows = math.ceil(len(self.run.data.train) / ddp.world_size())
         return self.batch_size > 1 and rows % self.batch_size == 1 and rows > 1
 
-    @property
+    @cached_property
     def batches(self) -> int:
         """Batches of one epoch, the same on every rank."""
         return batch_count(
             len(self.run.data.train), self.batch_size, drop_last=self.drop_last, world_size=ddp.world_size()
         )
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         """Optimizer steps of one epoch."""
         return math.ceil(self.batches / self.run.settings.trainer.accumulate)
 
-    @property
+    @cached_property
     def shown(self) -> bool:
         """Whether this process tells ``run.progress``: rank 0 only."""
         return ddp.rank() == 0

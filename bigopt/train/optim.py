@@ -50,27 +50,24 @@ def build_optimizer(groups: list[Group], settings: Optimizer, *, fused: bool = T
     Args:
         groups: parameter groups with their own ``lr`` and ``weight_decay``.
         settings: which optimizer, and its parameters.
-        fused: one kernel for all parameters where there is one; False under a gradient scaler, which must see
-            the gradients between unscaling and the step.
+        fused: one kernel for all parameters where the optimizer has one. False under a gradient scaler, which must see
+            the gradients between unscaling and the step, and for weights in another memory format than contiguous:
+            the CPU's kernels walk weight and gradient in memory order, and would mix up a gradient laid out otherwise.
     """
+    how = {"fused": True} if fused and settings.name in ("adamw", "adam", "sgd", "adagrad") else {"foreach": True}
+    betas = {"betas": settings.betas}
+    momentum = {"momentum": settings.momentum}
     kinds: dict[str, tuple[Any, dict[str, Any]]] = {
-        "adamw": (torch.optim.AdamW, {"betas": settings.betas, "fused": fused}),
-        "adam": (torch.optim.Adam, {"betas": settings.betas, "fused": fused}),
-        "nadam": (torch.optim.NAdam, {"betas": settings.betas}),
-        "radam": (torch.optim.RAdam, {"betas": settings.betas}),
-        "sgd": (
-            torch.optim.SGD,
-            {
-                "momentum": settings.momentum,
-                "nesterov": settings.nesterov and settings.momentum > 0,
-                "fused": fused,
-            },
-        ),
-        "rmsprop": (torch.optim.RMSprop, {"momentum": settings.momentum}),
+        "adamw": (torch.optim.AdamW, betas),
+        "adam": (torch.optim.Adam, betas),
+        "nadam": (torch.optim.NAdam, betas),
+        "radam": (torch.optim.RAdam, betas),
+        "sgd": (torch.optim.SGD, momentum | {"nesterov": settings.nesterov and settings.momentum > 0}),
+        "rmsprop": (torch.optim.RMSprop, momentum),
         "adagrad": (torch.optim.Adagrad, {}),
     }
     kind, arguments = kinds[settings.name]
-    optimizer: torch.optim.Optimizer = kind(groups, lr=settings.lr, **arguments)
+    optimizer: torch.optim.Optimizer = kind(groups, lr=settings.lr, **how, **arguments)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
