@@ -1,0 +1,81 @@
+"""Patterns of sparsity: which blocks of a weight are best, and which n of m weights."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def parse(pattern: str) -> tuple[tuple[int, int] | None, tuple[int, int] | None]:
+    """n:m or the block of a pattern; neither where it is malformed."""
+    if pattern == "unstructured":
+        return None, (1, 1)
+    match = re.fullmatch(r"(\d+)([:x])(\d+)", str(pattern))
+    first, second = (int(match[1]), int(match[3])) if match else (0, 0)
+    if match and match[2] == ":" and 1 <= first < second:
+        return (first, second), None
+    if match and match[2] == "x" and first >= 1 and second >= 1:
+        return None, (first, second)
+    return None, None
+
+
+def block_scores(weight: Tensor, block: tuple[int, int], norm: str) -> Tensor:
+    """Score of each block of a weight as a matrix (out, in · kernel); blocks at the edges may be smaller.
+
+    Args:
+        weight: ``(out, in, …)``.
+        block: rows and columns of a block.
+        norm: ``l1`` for the mean magnitude, ``l2`` for the root of the mean square.
+
+    Returns:
+        ``(ceil(rows / block rows), ceil(columns / block columns))``
+    """
+    matrix = weight.reshape(len(weight), -1)
+    power = 1 if norm == "l1" else 2
+    sums = _block_sums(matrix.abs() ** power, block)
+    return (sums / _block_sums(torch.ones_like(matrix), block)) ** (1 / power)
+
+
+def spread(mask: Tensor, block: tuple[int, int], shape: torch.Size) -> Tensor:
+    """A bool of each block as a bool of each weight."""
+    rows, columns = shape[0], math.prod(shape[1:])
+    wide = mask.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
+    return wide[:rows, :columns].reshape(shape)
+
+
+def n_of_m(weight: Tensor, m: int, n: int) -> Tensor:
+    """True at the n largest of every m consecutive input channels of ``(out, in, …)``."""
+    groups = weight.abs().movedim(1, -1)
+    flat = groups.reshape(-1, m)
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask.scatter_(1, flat.argsort(dim=1, descending=True, stable=True)[:, :n], True)
+    return mask.reshape(groups.shape).movedim(-1, 1).contiguous()
+
+
+def best_blocks(scores: Mapping[str, Tensor], pool: Sequence[str], strength: float, floor: float) -> dict[str, Tensor]:
+    """True at the best blocks of some layers together: as many as are left of those that are not zero."""
+    flat = torch.cat([_with_floor(scores[name].reshape(-1), floor) for name in pool]) if pool else torch.empty(0)
+    count = max(round(float((flat > 0).sum()) * (1 - strength)), int(flat.isinf().sum()), len(pool) > 0)
+    mask = torch.zeros_like(flat, dtype=torch.bool)
+    mask[flat.argsort(descending=True, stable=True)[:count]] = True
+    parts = mask.split([scores[name].numel() for name in pool])
+    return {name: part.reshape(scores[name].shape) for name, part in zip(pool, parts, strict=True)}
+
+
+def _with_floor(scores: Tensor, floor: float) -> Tensor:
+    """The scores, with infinity at the best ones that must stay."""
+    scores = scores.clone()
+    best = scores.argsort(descending=True, stable=True)[: math.ceil(floor * len(scores))]
+    scores[best[scores[best] > 0]] = math.inf
+    return scores
+
+
+def _block_sums(matrix: Tensor, block: tuple[int, int]) -> Tensor:
+    rows, columns = (-(-size // length) for size, length in zip(matrix.shape, block, strict=True))
+    pad = (0, columns * block[1] - matrix.shape[1], 0, rows * block[0] - matrix.shape[0])
+    return functional.pad(matrix, pad).reshape(rows, block[0], columns, block[1]).sum((1, 3))
