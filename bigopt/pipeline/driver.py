@@ -183,7 +183,7 @@ def _within_drop(run: Run, name: str, part: Part, fit: Fit) -> Outcome:
         return Outcome()
     trial, outcome, notes = best
     notes.replay(run.report)
-    run.model = trial.model
+    run.model, run.parts = trial.model, trial.parts
     run.history.extend(trial.history)
     return outcome
 
