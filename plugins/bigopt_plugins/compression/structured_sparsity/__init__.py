@@ -1,0 +1,1 @@
+"""Structured sparsity by group lasso and prior knowledge."""
