@@ -35,6 +35,12 @@ class Opening(Callback):
         if self.signals.installed:
             self.signals.install()
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Puts back a checkpoint from between two epochs, before the Parts' callbacks begin the new one."""
+        assert isinstance(pl_module, FitModule)
+        if pl_module.batch == 0:
+            pl_module.put_back()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Validates, and publishes the epoch's values."""
         assert isinstance(pl_module, FitModule)

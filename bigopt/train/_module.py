@@ -92,7 +92,9 @@ class FitModule(pl.LightningModule):
         """The optimizer over the model and the auxiliary modules, as the Parts want it grouped."""
         job = self.job
         groups = build_groups(job.run, job.parts, job.modules.values(), job.lr)
-        return build_optimizer(groups, job.run.settings.optimizer, fused=self.plan.precision != "fp16" and not self.plan.channels_last)
+        return build_optimizer(
+            groups, job.run.settings.optimizer, fused=self.plan.precision != "fp16" and not self.plan.channels_last
+        )
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch on the device, then as the Parts change it (outside autocast)."""
@@ -128,14 +130,11 @@ class FitModule(pl.LightningModule):
         set_rate(self.trainer.optimizers[0], share * self.plateau.factor)
 
     def on_train_epoch_start(self) -> None:
-        """Puts a checkpoint back, or lets running statistics follow what the Parts' callbacks froze or unfroze.
+        """Puts a checkpoint from within an epoch back; running statistics follow what the callbacks (un)froze.
 
-        A checkpoint comes after the callbacks: what they did at this epoch's start is undone and not done twice.
+        Such a checkpoint comes after the Parts' callbacks: what they did at the epoch's start is in it already.
         """
-        if self.resume is not None:
-            checkpoint.apply(self.resume, self.trainer, self)
-            self.resume = None
-        else:
+        if not self.put_back():
             follow_freezing(self)
         trained = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         if trained != self._wrapped:
@@ -152,6 +151,14 @@ class FitModule(pl.LightningModule):
         """Closes the epoch, after all callbacks."""
         if self.closing is not None:
             self.closing.epoch(self.trainer)
+
+    def put_back(self) -> bool:
+        """Puts the checkpoint to go on from back, once; whether there was one."""
+        if self.resume is None:
+            return False
+        checkpoint.apply(self.resume, self.trainer, self)
+        self.resume = None
+        return True
 
     def _forward(self, x: Tensor) -> Output:
         if self.plan.channels_last and x.ndim == 4:

@@ -108,7 +108,14 @@ def test_accumulation_equals_a_larger_batch(tmp_path: Path) -> None:
     results = []
     for batch_size, accumulate in ((32, 1), (8, 4)):
         run = make_run(
-            tmp_path / str(accumulate), linear(), data(), [], SGD, CONSTANT, batch_size=batch_size, accumulate=accumulate
+            tmp_path / str(accumulate),
+            linear(),
+            data(),
+            [],
+            SGD,
+            CONSTANT,
+            batch_size=batch_size,
+            accumulate=accumulate,
         )
         Fitter(run.folder)(run)
         results.append(weights(run.model))
@@ -166,7 +173,6 @@ def test_swapping_twice_gives_the_same_bits_and_constants_never_drift() -> None:
     assert torch.equal(model.constant, before["constant"])
     average.swap()
     assert same(weights(model), before)
-
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, torch.Tensor]:
         return {"l2": sum((p.square().sum() for p in run.model.parameters()), torch.zeros(()))}
