@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Size, Tensor
 
@@ -11,6 +12,8 @@ SHOWN = 5
 """Names of each sort that a message lists; the rest are counted."""
 
 Fits = Callable[[Size, Size], bool]
+Sizes = dict[str, dict[str, Any]]
+"""Whole numbers, and tuples of them, among the attributes of modules, by the modules' names."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from bigopt.pipeline.keys import compare, equal, smaller
+from bigopt.pipeline.head import head_of, refuse_other_outputs, same_outputs, with_own_head, with_own_outputs
+from bigopt.pipeline.keys import Sizes, compare, equal, smaller
+from bigopt.pipeline.sizes import module_sizes, resize
 from bigopt.vocabulary.errors import RequestError
 
 SCHEMA = 1
@@ -29,7 +31,6 @@ WEIGHTS = "model.safetensors"
 
 Build = Callable[[dict[str, Any]], nn.Module]
 Handler = Callable[[nn.Module, Mapping[str, Any]], None]
-Sizes = dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,8 @@ def record(model: nn.Module, history: list[dict[str, Any]]) -> None:
             raise ValueError(f"a change needs an op, got {entry}")
         if entry["op"] != "prune" and not isinstance(entry.get("plugin"), str):
             raise ValueError(f"the change {entry['op']!r} needs the plugin that can repeat it")
-    if not hasattr(model, "changes"):
-        model.changes = []
-    model.changes.extend(entries)
+    changed: Any = model
+    changed.changes = [*getattr(model, "changes", []), *entries]
 
 
 def save_structure(model: nn.Module, spec: Mapping[str, Any], history: list[dict[str, Any]], folder: Path) -> None:
@@ -123,13 +123,20 @@ def read_structure(folder: str | Path) -> Structure:
     return Structure(found["spec"], found["changes"], found["sizes"], state)
 
 
-def load_structure(folder: str | Path, build: Build, handlers: Mapping[str, Handler] | None = None) -> nn.Module:
+def load_structure(
+    folder: str | Path,
+    build: Build,
+    handlers: Mapping[str, Handler] | None = None,
+    *,
+    allow_new_head: bool = False,
+) -> nn.Module:
     """Rebuilds the model that :func:`save_structure` wrote; its outputs are the same to the last bit.
 
     Args:
         folder: where ``structure.json`` and ``model.safetensors`` are.
         build: gives the dense model of a ``spec``.
         handlers: repeat changes by ``op``, before the plugins that the changes name are asked.
+        allow_new_head: keep the built model's own last layer where the weights have one for other outputs.
 
     Raises:
         RequestError: files that are missing or damaged, of another architecture, or with a change that nothing
@@ -137,13 +144,18 @@ def load_structure(folder: str | Path, build: Build, handlers: Mapping[str, Hand
     """
     structure = read_structure(folder)
     model = build(dict(structure.spec))
-    apply_structure(model, structure, str(folder), handlers)
+    apply_structure(model, structure, str(folder), handlers, allow_new_head=allow_new_head)
     return model
 
 
 def apply_structure(
-    model: nn.Module, structure: Structure, source: str, handlers: Mapping[str, Handler] | None = None
-) -> None:
+    model: nn.Module,
+    structure: Structure,
+    source: str,
+    handlers: Mapping[str, Handler] | None = None,
+    *,
+    allow_new_head: bool = False,
+) -> bool:
     """Repeats the changes on a dense model, in place, and loads the weights.
 
     Args:
@@ -151,6 +163,10 @@ def apply_structure(
         structure: what to repeat, and the weights.
         source: what messages call the place it came from.
         handlers: as for :func:`load_structure`.
+        allow_new_head: as for :func:`load_structure`.
+
+    Returns:
+        Whether the model kept its own last layer.
 
     Raises:
         RequestError: the weights do not fit this model even after the changes, or a change cannot be repeated.
@@ -158,55 +174,22 @@ def apply_structure(
     for entry in structure.changes:
         if entry["op"] != "prune":
             _handler(entry, handlers or {}, source)(model, entry)
-    different = compare(model.state_dict(), structure.state, smaller if structure.changes else equal)
+    fits = smaller if structure.changes else equal
+    state, sizes, own_head = structure.state, structure.sizes, False
+    head = head_of(model, [str(entry.get("layer")) for entry in structure.changes])
+    if head is not None and not same_outputs(head, state):
+        own_head = allow_new_head
+        if not allow_new_head:
+            refuse_other_outputs(model, head, state, fits, source)
+        else:
+            state, sizes = with_own_head(head, state), with_own_outputs(head, sizes)
+    different = compare(model.state_dict(), state, fits)
     if different:
-        name = structure.spec.get("name")
-        raise RequestError([f"{source}: weights of another model ({name})", *different.lines()])
-    _resize(model, structure.sizes, structure.state, source)
-    model.load_state_dict(structure.state)
+        raise RequestError([f"{source}: weights of another model than this one ({structure.spec})", *different.lines()])
+    resize(model, sizes, state, source)
+    model.load_state_dict(state)
     record(model, structure.changes)
-
-
-def module_sizes(model: nn.Module) -> Sizes:
-    """Public whole numbers, and tuples of them, among the attributes of each module, by its name."""
-    found = {
-        name: {key: value for key, value in vars(module).items() if not key.startswith("_") and _is_size(value)}
-        for name, module in model.named_modules()
-    }
-    return {name: sizes for name, sizes in found.items() if sizes}
-
-
-def _resize(model: nn.Module, sizes: Sizes, state: Mapping[str, Tensor], source: str) -> None:
-    """Gives modules the recorded sizes and their tensors the shapes of ``state``; values are loaded afterwards."""
-    known = module_sizes(model)
-    for name, wanted in sizes.items():
-        for key, value in wanted.items():
-            old = known.get(name, {}).get(key)
-            new = tuple(value) if isinstance(value, list) else value
-            if type(new) is not type(old) or not _is_size(new):
-                raise RequestError(
-                    f"{source}: {STRUCTURE} has no fitting size {name}.{key}: got {value!r}, had {old!r}"
-                )
-            if new != old:
-                setattr(model.get_submodule(name), key, new)
-    replaced: dict[int, Tensor] = {}
-    for name, old_tensor in model.state_dict(keep_vars=True).items():
-        shape = state[name].shape
-        if old_tensor.shape != shape:
-            fresh = replaced.setdefault(id(old_tensor), _empty(old_tensor, shape))
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, fresh)
-
-
-def _empty(old: Tensor, shape: tuple[int, ...]) -> Tensor:
-    fresh = old.detach().new_empty(shape)
-    return nn.Parameter(fresh, requires_grad=old.requires_grad) if isinstance(old, nn.Parameter) else fresh
-
-
-def _is_size(value: object) -> bool:
-    if isinstance(value, tuple):
-        return len(value) > 0 and all(_is_size(one) and not isinstance(one, tuple) for one in value)
-    return isinstance(value, int) and not isinstance(value, bool)
+    return own_head
 
 
 def _handler(entry: Mapping[str, Any], handlers: Mapping[str, Handler], source: str) -> Handler:
