@@ -33,9 +33,7 @@ def resize(model: nn.Module, sizes: Sizes, state: Mapping[str, Tensor], source: 
             old = known.get(name, {}).get(key)
             new = tuple(value) if isinstance(value, list) else value
             if type(new) is not type(old) or not _is_size(new):
-                raise RequestError(
-                    f"{source}: {STRUCTURE} has no fitting size {name}.{key}: got {value!r}, had {old!r}"
-                )
+                raise RequestError(f"{source}: sizes.{name}.{key}: got {value!r}, the model has {old!r}")
             if new != old:
                 setattr(model.get_submodule(name), key, new)
     replaced: dict[int, Tensor] = {}
