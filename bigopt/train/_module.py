@@ -63,7 +63,7 @@ class FitModule(pl.LightningModule):
         self.rate = 0.0
         self.resume: State | None = None
         self.closing: Closing | None = None
-        self._call: Callable[[Tensor], Tensor] = self.model
+        self._compiled: Callable[[Tensor], Tensor] | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Sets plain values without asking whether they are parameters or modules.
@@ -80,7 +80,7 @@ class FitModule(pl.LightningModule):
         decay = self.job.run.settings.trainer.ema
         self.average = Average(self.model, decay) if decay is not None else None
         if self.plan.compile:
-            self._call = compiled(self.model, self.job, self.plan)
+            self._compiled = compiled(self.model, self.job, self.plan)
         self._wrapped = {name for name, parameter in self.named_parameters() if parameter.requires_grad}
         self.apply_rate()
 
@@ -164,7 +164,7 @@ class FitModule(pl.LightningModule):
         if self.plan.channels_last and x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         self.seen.clear()
-        logits = self._call(x)
+        logits = self.model(x) if self._compiled is None else self._compiled(x)
         return Output(logits.float(), dict(self.seen))
 
     def _terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:

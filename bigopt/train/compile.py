@@ -63,8 +63,8 @@ def decide(job: Job, plan: Plan) -> tuple[bool, str | None]:
     return True, f"compiled: {seconds:.0f} s of training estimated without"
 
 
-def compiled(model: nn.Module, job: Job, plan: Plan) -> Callable[[Tensor], Tensor]:
-    """The model compiled for full batches, tried out on one; eager with a note in the job if that fails.
+def compiled(model: nn.Module, job: Job, plan: Plan) -> Callable[[Tensor], Tensor] | None:
+    """The model compiled for full batches, tried out on one; None, with a note in the job, if that fails.
 
     Batches of another size run eager: a second compilation would cost more than it saves.
     """
@@ -75,7 +75,7 @@ def compiled(model: nn.Module, job: Job, plan: Plan) -> Callable[[Tensor], Tenso
     except Exception as error:  # whatever a compiler may raise, training must go on
         reason = (str(error).splitlines() or [""])[0]
         job.notes.append(f"not compiled: {type(error).__name__}: {reason}")
-        return model
+        return None
     rows = job.batch_size
     return lambda x: call(x) if len(x) == rows else model(x)
 

@@ -45,9 +45,10 @@ def main(mode: str, folder: Path) -> None:
     if mode == "dies":
         print("the disk is on fire", file=sys.stderr)
         sys.exit(3)
-    run, history = train(folder)
     if mode == "dies late":
+        broadcast_object(None)
         sys.exit(4)
+    run, history = train(folder)
     torch.save({"weights": run.model.state_dict(), "epochs": history.epochs}, folder / f"rank{rank()}.pt")
     broadcast_object(None)
 
