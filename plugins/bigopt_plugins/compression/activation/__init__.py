@@ -1,0 +1,1 @@
+"""Activations replaced by polynomials and staircases."""

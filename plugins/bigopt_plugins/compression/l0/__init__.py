@@ -1,0 +1,1 @@
+"""Sparsity by counting: hard-concrete gates, and projections onto balls."""

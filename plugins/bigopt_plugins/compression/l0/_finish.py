@@ -1,0 +1,46 @@
+"""The end of a step with gates or balls: units are removed for good, and the report is told what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from bigopt.surgery import Groups
+from bigopt.vocabulary.network import Network
+from bigopt.vocabulary.run import Run
+from bigopt_plugins.compression.l0._units import example_of
+
+
+def remove(run: Run, model: Network, closed: Mapping[str, list[int]]) -> None:
+    """Removes units for good, and makes sure that the outputs are what they were."""
+    if not any(closed.values()):
+        return
+    model.eval()
+    x = example_of(run)
+    with torch.no_grad():
+        before = model(x)
+    groups = Groups(model, x, run.options.ignore)
+    rows = []
+    for group in groups:
+        if group.name in closed:
+            rows.append({"group": group.name, "before": group.units, "after": group.units - len(closed[group.name])})
+            groups.remove(group, closed[group.name])
+    with torch.no_grad():
+        difference = float((model(x) - before).abs().max())
+    if difference > 1e-3 * max(1.0, float(before.abs().max())):
+        run.report.note(f"removing the closed units changed the outputs by {difference:.2g}: something else reads them")
+    run.report.table("l0_units", rows)
+
+
+def tell(run: Run, model: Network, layers: Sequence[str]) -> None:
+    """What is left, as the papers' tables have it."""
+    rows = [
+        {"layer": name, "weights": layer.weight.numel(), "nonzero": int((layer.weight != 0).sum())}
+        for name, layer in ((name, model.get_submodule(name)) for name in layers)
+    ]
+    if rows:
+        run.report.table("l0_weights", rows)
+        run.report.note("zero weights change non-zeros and compressed bytes, not MACs and latency: kernels are dense")
+    shapes = {n: list(p.shape[:2]) for n, p in model.named_parameters() if p.ndim > 1}
+    run.report.value("l0_architecture", shapes)
