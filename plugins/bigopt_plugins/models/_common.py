@@ -75,12 +75,12 @@ def initialise(net: nn.Module, head: nn.Linear) -> None:
     """Initialises for ReLU nets (He et al. 2015), and the head for logits of unit variance.
 
     Args:
-        net: its convolutions and linear layers get N(0, 2 / fan), norms start as identities.
+        net: its convolutions and linear layers get N(0, 2 / fan in), norms start as identities.
         head: the layer that gives the logits; it has no ReLU behind it, so N(0, 1 / fan in).
     """
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         elif isinstance(module, nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="linear" if module is head else "relu")
         elif isinstance(module, nn.BatchNorm2d):

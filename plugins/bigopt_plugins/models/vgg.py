@@ -16,8 +16,9 @@ BLOCKS = {11: (1, 1, 2, 2, 2), 13: (2, 2, 2, 2, 2), 16: (2, 2, 3, 3, 3), 19: (2,
 class VGG(nn.Module):
     """Five blocks of 3×3 convolutions (Simonyan and Zisserman 2015), averaged into a linear head.
 
-    Layers are named as in the paper: ``features.conv1_1`` … ``features.conv5_3``. Blocks stop pooling once a single
-    pixel is left, so any image size works. ``hidden=[4096,4096] width=1`` gives the paper's classifier.
+    Layers are named as in the paper: ``features.conv1_1`` … ``features.conv5_3``. Small images are not pooled to less
+    than 2×2 before the end of the last block: a 3×3 convolution on one pixel would see little but its padding.
+    ``hidden=[4096,4096] width=1`` gives the paper's classifier.
 
     Args:
         in_channels: channels of the images, from the data.
@@ -64,7 +65,7 @@ class VGG(nn.Module):
                 outputs = scaled(channels, width)
                 self._add_layer(f"{block}_{layer}", inputs, outputs, batch_norm)
                 inputs = outputs
-            if side > 1:
+            if side >= 4 or (block == len(CHANNELS) and side > 1):
                 self.features.add_module(f"pool{block}", nn.MaxPool2d(2))
                 side //= 2
         self.classifier = nn.Sequential()

@@ -1,0 +1,182 @@
+import pickle
+
+import pytest
+import torch
+from model_nets import ARGUMENTS, TINY, TOKENS, inputs, small, stirred
+
+from bigopt.surgery import Groups
+from bigopt.vocabulary.errors import RequestError
+from bigopt_plugins.models.hf_text import hf_text
+from bigopt_plugins.models.hf_vision import hf_vision
+
+TEXT = {"vocab_size": TOKENS, "num_classes": 10, "in_features": 12}
+IMAGE = {"in_channels": 1, "image_size": 8, "num_classes": 10}
+
+
+@pytest.fixture(scope="module")
+def text_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("bert")
+    torch.manual_seed(3)
+    model = hf_text(**TEXT, config=TINY)
+    model.save_pretrained(folder)
+    return folder, model.eval()
+
+
+@pytest.mark.parametrize(("size", "patch"), [(8, 2), (28, 4), (32, 4), (29, 4), (7, 2), (224, 28)])
+def test_patches_follow_the_image(size, patch):
+    model = hf_vision(in_channels=3, image_size=size, num_classes=5, config={**TINY, "num_hidden_layers": 1})
+    assert model.config.patch_size == patch
+    assert (model.config.num_channels, model.config.image_size, model.classifier.out_features) == (3, size, 5)
+
+
+@pytest.mark.parametrize("model", [hf_vision(**IMAGE), hf_text(**TEXT)], ids=["vision", "text"])
+def test_attention_is_plain_so_that_it_can_be_traced_and_counted(model):
+    assert model.config._attn_implementation == "eager"
+    assert all(parameter.dtype is torch.float32 for parameter in model.parameters())
+
+
+def test_text_model_has_a_position_for_every_token():
+    assert hf_text(**TEXT, config=TINY).config.max_position_embeddings == 64
+    assert hf_text(**{**TEXT, "in_features": 200}, config=TINY).config.max_position_embeddings == 202
+
+
+def test_padding_does_not_change_the_answer():
+    net, x = stirred(small("hf_text")).eval(), inputs("hf_text")
+    with torch.no_grad():
+        torch.testing.assert_close(net(x[:1, :5]), net(x[:1]), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "model_type", "config"),
+    [
+        (hf_text, "distilbert", {"dim": 16, "n_layers": 1, "n_heads": 2, "hidden_dim": 32}),
+        (hf_text, "roberta", {"hidden_size": 16, "num_hidden_layers": 1}),
+        (hf_vision, "deit", {**TINY, "num_hidden_layers": 1}),
+        (hf_vision, "resnet", {"embedding_size": 4, "hidden_sizes": [4, 8], "depths": [1, 1], "layer_type": "basic"}),
+        (hf_vision, "convnext", {"hidden_sizes": [4, 8], "depths": [1, 1], "num_stages": 2}),
+    ],
+)
+def test_other_architectures(make, model_type, config):
+    model = make(**(TEXT if make is hf_text else IMAGE), model_type=model_type, config=config).eval()
+    assert model.config.model_type == model_type
+    x = inputs("hf_text" if make is hf_text else "hf_vision")
+    assert model(x).logits.shape == (4, 10)
+
+
+@pytest.mark.parametrize("name", ["hf_vision", "hf_text"])
+def test_half_of_heads_and_neurons_can_be_removed(name):
+    net, x = stirred(small(name)).eval(), inputs(name)
+    groups = Groups(net, x[:2])
+    assert groups.unhandled == {}
+    attention = [group for group in groups if group.unit > 1]
+    assert [(group.units, group.unit) for group in attention] == [(4, 4), (4, 4)]
+    for group in list(groups):
+        groups.remove(group, range(group.units // 2))
+    sizes = {
+        key: tuple(parameter.shape) for key, parameter in net.named_parameters() if key.endswith(("weight", "token"))
+    }
+    first = "net.vit.layers.0." if name == "hf_vision" else "net.bert.encoder.layer.0."
+    query = first + ("attention.q_proj.weight" if name == "hf_vision" else "attention.self.query.weight")
+    inner = first + ("mlp.fc1.weight" if name == "hf_vision" else "intermediate.dense.weight")
+    assert sizes[query] == (8, 8)
+    assert sizes[inner] == (16, 8)
+    assert net.net.classifier.out_features == 10
+    assert torch.isfinite(net(x)).all() and net(x).shape == (4, 10)
+
+
+def test_pretrained_folder_gives_the_same_outputs(text_folder):
+    folder, model = text_folder
+    again = hf_text(**TEXT, pretrained=str(folder))
+    assert again.training and again.config._attn_implementation == "eager"
+    x = inputs("hf_text")
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x).logits, model(x).logits)
+
+
+def test_pretrained_encoder_gets_a_new_last_layer_for_other_classes(text_folder, tmp_path, caplog):
+    folder, model = text_folder
+    other = hf_text(**{**TEXT, "num_classes": 3}, pretrained=str(folder))
+    assert other.classifier.out_features == 3
+    assert "classifier.bias, classifier.weight: new ones were made" in caplog.text
+    model.bert.save_pretrained(tmp_path)  # an encoder alone
+    bare = hf_text(**TEXT, pretrained=str(tmp_path))
+    for one in (other, bare):
+        for key, tensor in model.bert.state_dict().items():
+            assert torch.equal(one.bert.state_dict()[key], tensor)
+
+
+def test_grey_images_mean_to_a_colour_model_what_three_equal_channels_mean(tmp_path):
+    colour = hf_vision(**{**IMAGE, "in_channels": 3}, config=TINY)
+    colour.save_pretrained(tmp_path)
+    grey, x = hf_vision(**IMAGE, pretrained=str(tmp_path)).eval(), inputs("hf_vision")
+    with torch.no_grad():
+        expected = colour.eval()(x.expand(-1, 3, -1, -1)).logits
+        torch.testing.assert_close(grey(x).logits, expected, atol=1e-6, rtol=1e-5)
+    with pytest.raises(RequestError, match="takes 3 channels, the images have 2"):
+        hf_vision(**{**IMAGE, "in_channels": 2}, pretrained=str(tmp_path))
+    with pytest.raises(RequestError, match=r"cannot take samples of shape \[1, 16, 16\].*doesn't match model \(8\*8\)"):
+        hf_vision(**{**IMAGE, "image_size": 16}, pretrained=str(tmp_path))
+
+
+def test_a_smaller_vocabulary_than_the_datas_is_refused(text_folder):
+    with pytest.raises(RequestError, match="knows 40 tokens, the data's tokenizer has 41"):
+        hf_text(**{**TEXT, "vocab_size": 41}, pretrained=str(text_folder[0]))
+
+
+class Trap:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_a_folder_with_code_in_its_weights_runs_nothing(text_folder, tmp_path):
+    folder, model = text_folder
+    model.config.save_pretrained(tmp_path)
+    sprung = tmp_path / "sprung"
+    for payload in (pickle.dumps(Trap(str(sprung))), None):
+        if payload is None:
+            torch.save({"bert.embeddings.word_embeddings.weight": Trap(str(sprung))}, tmp_path / "pytorch_model.bin")
+        else:
+            (tmp_path / "pytorch_model.bin").write_bytes(payload)
+        with pytest.raises(RequestError, match="pretrained: cannot load"):
+            hf_text(**TEXT, pretrained=str(tmp_path))
+        assert not sprung.exists()
+    pickle.loads(pickle.dumps(Trap(str(sprung)))).close()
+    assert sprung.exists()  # the trap works where it is let
+
+
+def test_a_folder_of_another_architecture_is_refused(text_folder, tmp_path):
+    folder, model = text_folder
+    hf_vision(**IMAGE, config=TINY).save_pretrained(tmp_path)
+    with pytest.raises(RequestError, match="pretrained: cannot load"):
+        hf_text(**TEXT, pretrained=str(tmp_path))
+    (tmp_path / "config.json").write_text((folder / "config.json").read_text())
+    with pytest.raises(RequestError, match=r"lacks 37 fitting tensors of BertForSequenceClassification: bert\."):
+        hf_text(**TEXT, pretrained=str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "arguments", "message"),
+    [
+        (hf_vision, {"model_type": "vitt"}, "model_type: got 'vitt', expected one of .*did you mean vit"),
+        (hf_vision, {"model_type": "bert"}, "model_type: got 'bert'"),
+        (hf_vision, {"config": {"hiden_size": 8}}, "config.hiden_size: .*did you mean hidden_size"),
+        (hf_vision, {"config": {"patch_size": 16}}, "vit cannot take samples of shape"),
+        (hf_vision, {"pretrained": "nowhere/at-all"}, "pretrained: got 'nowhere/at-all', expected a local folder"),
+        (hf_vision, {"pretrained": "x", "config": {"a": 1}}, "config: got settings beside pretrained"),
+        (hf_text, {"vocab_size": 0}, "vocab_size: got 0, expected a number of at least 1"),
+        (hf_text, {"config": {"hidden_size": 30}}, "config: transformers refuses it for bert: The hidden size"),
+    ],
+)
+def test_wrong_arguments(make, arguments, message):
+    with pytest.raises(RequestError, match=message):
+        make(**{**(TEXT if make is hf_text else IMAGE), **arguments})
+
+
+def test_the_data_win_over_the_configuration():
+    arguments = {**ARGUMENTS["hf_vision"], "config": {**TINY, "num_channels": 3, "image_size": 99}}
+    assert hf_vision(**arguments).config.num_channels == 1
