@@ -180,12 +180,16 @@ def last_layer(model: nn.Module, example: Tensor) -> str:
         for name, module in model.named_modules()
         if isinstance(module, PRUNABLE)
     ]
+    training = [module for module in model.modules() if module.training]
+    model.eval()  # running statistics must not move
     try:
         with torch.no_grad():
             model(example)
     finally:
         for handle in handles:
             handle.remove()
+        for module in training:
+            module.training = True
     return order[-1] if order else ""
 
 

@@ -159,3 +159,11 @@ def test_units_that_do_not_exist_or_all_of_them_are_refused(units):
     groups = Groups(model, x)
     with pytest.raises(ValueError, match="net.0"):
         groups.remove(next(iter(groups)), units)
+
+
+def test_looking_for_groups_moves_no_running_statistics():
+    model = network(Residual()).train()
+    before = model.net.norm.running_mean.clone()
+    Groups(model, torch.rand(2, 1, 8, 8))
+    assert torch.equal(model.net.norm.running_mean, before)
+    assert all(module.training for module in model.modules())

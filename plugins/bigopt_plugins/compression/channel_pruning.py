@@ -126,7 +126,7 @@ class ChannelPruning(Part):
         """
         import copy
 
-        model = copy.deepcopy(_network(run))
+        model = copy.deepcopy(_network(run)).eval()
         groups = Groups(model, _example(run.data), run.options.ignore, run.options.strict)
         for name, reason in groups.unhandled.items():
             run.report.note(f"{name} was left as it was: {reason}")
