@@ -129,12 +129,11 @@ def _whole(model: nn.Module, example: Tensor, name: str, extra: int | None) -> B
     used = _used(model, example)
     with _without(model, parts):
         expected, still = _answer(model, example), _used(model, example)
-    inside = (f"{name}.", name)
     for other, module in list(model.named_modules()):
         own = {f"{other}.{leaf}" for leaf, _ in module.named_parameters()}
         layered = any(isinstance(each, WEIGHTED) for each in module.modules())
-        covered = any(other == part or other.startswith(f"{part}.") for part, _ in parts)
-        if not other or not layered or covered or other.startswith(inside) or own & still or not own & used:
+        covered = any(f"{other}.".startswith(f"{part}.") or part.startswith(f"{other}.") for part, _ in parts)
+        if not other or not layered or covered or own & still or not own & used:
             continue
         for kind in (None, 0, 1, 2):
             with _without(model, [*parts, (other, kind)]):

@@ -127,8 +127,9 @@ def _crop(model: Network, positions: Mapping[str, Tensor]) -> None:
     """Makes kernels smaller where whole rings vanished, and holds the other vanished positions at zero."""
     masks = {}
     for name in positions:
-        layer = model.get_submodule(name)
-        assert isinstance(layer, nn.Conv2d)
+        layer = dict(model.named_modules()).get(name)
+        if not isinstance(layer, nn.Conv2d):
+            continue  # it went with its branch
         rings = croppable(layer)
         if any(rings):
             crop(layer, rings)

@@ -123,7 +123,7 @@ class StructuredSparsity(Part):
         Raises:
             RequestError: a rule matches nothing or cannot be followed, or ``strict`` and a layer cannot be handled.
         """
-        model = copy.deepcopy(network(run, "structured_sparsity"))
+        model = copy.deepcopy(network(run, "structured_sparsity")).eval()
         view = self._view(run, model)
         tell_left(run, view.left)
         self._before = {u.name: u.count for bundle in view.bundles for u in bundle}
@@ -139,7 +139,7 @@ class StructuredSparsity(Part):
 
     def apply(self, run: Run, strength: float, only: str | None = None) -> None:
         """Removes this share of every layer's groups, those with the smallest norm; ``only`` a branch removes it."""
-        model = copy.deepcopy(network(run, "structured_sparsity"))
+        model = copy.deepcopy(network(run, "structured_sparsity")).eval()
         view = self._view(run, model)
         choice = weakest(view, model, self.groups, self.rules, strength, only)
         take_away(run, model, view, choice, self.groups, self.rules)
