@@ -44,12 +44,14 @@ def guarded(work: Callable[[], int]) -> int:
 
 
 def _with_hydra(args: argparse.Namespace, parser: argparse.ArgumentParser, execute: Any) -> int:
+    from hydra import __version__ as hydra_version
     from hydra import version
     from hydra._internal.hydra import Hydra
     from hydra.core.global_hydra import GlobalHydra
 
     _refuse_flags(args)
-    version.setbase(VERSION_BASE)
+    if not hydra_version.startswith("1.4"):  # which has these defaults itself, and warns of asking for them
+        version.setbase(VERSION_BASE)
     GlobalHydra.instance().clear()
     hydra = Hydra.create_main_hydra2("bigopt", _search_path(args))
     try:

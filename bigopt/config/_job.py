@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 
@@ -28,7 +29,7 @@ def preview(cfg: DictConfig) -> DictConfig:
     return job_config(cfg)
 
 
-def task_lines(hydra: DictConfig) -> list[str]:
+def task_lines(hydra: Any) -> list[str]:
     """The overrides of a job as they were given: reading them the usual way would put secrets into references."""
     lines = OmegaConf.to_container(hydra.overrides.task, resolve=False)
     assert isinstance(lines, list)

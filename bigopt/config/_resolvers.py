@@ -20,9 +20,11 @@ STUDY = "${bigopt.study:}"
 
 def register() -> None:
     """Makes ``${bigopt.run_dir:…}``, ``${bigopt.subdir:…}`` and ``${bigopt.study:}`` known to OmegaConf."""
-    OmegaConf.register_new_resolver("bigopt.run_dir", run_dir, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("bigopt.subdir", subdir, use_cache=True, replace=True)
-    OmegaConf.register_new_resolver("bigopt.study", _study, replace=True)
+    # OmegaConf 2.4 has a new name for it and warns of the old one
+    resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    resolver("bigopt.run_dir", run_dir, use_cache=True, replace=True)
+    resolver("bigopt.subdir", subdir, use_cache=True, replace=True)
+    resolver("bigopt.study", _study, replace=True)
 
 
 def run_dir(root: str, resume: str | None = None) -> str:

@@ -36,7 +36,7 @@ class CommandLine:
 
     loader: ConfigLoader
     config_name: str | None
-    lines: Sequence[str]
+    lines: list[str]
     problems: list[str] = field(default_factory=list)
     _options: dict[str, list[str]] = field(default_factory=dict)
     _refused: set[str | None] = field(default_factory=set)
@@ -54,16 +54,29 @@ class CommandLine:
         choices = [override for override in overrides if self._is_choice(override)]
         values = [override for override in overrides if override not in choices]
         good = [override for override in choices if self._known_choice(override)]
-        self._check_keys(good, values)
-        if self.problems:
-            self._check_the_rest([*good, *values])
-            raise RequestError(self.problems)
-        self.lines = self._replacing_objective(good)
-        cfg = self.compose(list(self.lines), RunMode.MULTIRUN)
+        cfg = self._composed(good, values)
         swept = [override for override in overrides if override.is_sweep_override()]
         if swept and not sweep and cfg.hydra.mode != RunMode.MULTIRUN:
             raise RequestError([several(override) for override in swept])
         return cfg
+
+    def _composed(self, choices: Sequence[Override], values: Sequence[Override]) -> DictConfig:
+        """The configuration of all overrides; where there is none, everything that is wrong with them."""
+        cfg, reason = None, RequestError("the configuration cannot be composed")
+        if not self.problems:
+            try:
+                cfg = self.compose(self.lines, RunMode.MULTIRUN)
+            except RequestError as error:
+                reason = error
+        # Hydra has looked at the keys of what it composed, and not at those that a sweep goes over
+        self._check_keys(choices, values if cfg is None else [value for value in values if value.is_sweep_override()])
+        if self.problems:
+            self._check_the_rest([*choices, *values])
+            raise RequestError(self.problems)
+        if cfg is None:
+            raise reason
+        before, self.lines = self.lines, self._replacing_objective()
+        return cfg if before == self.lines else self.compose(self.lines, RunMode.MULTIRUN)
 
     def _check_the_rest(self, overrides: Sequence[Override]) -> None:
         """Notes what is wrong with the values of the overrides that can be taken, beside those that cannot."""
@@ -128,12 +141,13 @@ class CommandLine:
                 )
         return len(self.problems) == before
 
-    def _replacing_objective(self, choices: Sequence[Override]) -> list[str]:
+    def _replacing_objective(self) -> list[str]:
         """The lines, with an objective that takes the place of an experiment's; Hydra would merge the two."""
         given = [line for line in self.lines if line.startswith("objective={")]
-        if not given or not self.compose(
-            [str(choice.input_line) for choice in choices if not choice.is_sweep_override()]
-        ).get("objective"):
+        if (
+            not given
+            or not self.compose([line for line in self.lines if line not in given], RunMode.MULTIRUN).objective
+        ):
             return list(self.lines)
         return [new for line in self.lines for new in (["~objective", f"+{line}"] if line in given else [line])]
 
@@ -146,7 +160,7 @@ class CommandLine:
         wrong = {o.input_line: o for o in values if not (o.is_add() or o.is_force_add() or o.package)}
         first: DictConfig | None = None
         for lines in _variants(choices):
-            if not wrong and first is not None:
+            if not wrong:
                 break
             try:
                 cfg = self.compose(lines)

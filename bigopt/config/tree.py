@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from functools import lru_cache
+from importlib.metadata import distributions
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -95,11 +97,12 @@ def builtin() -> Tree:
 
 def _shipped() -> list[Path]:
     """Folders ``conf`` in the packages of other distributions' plugins, found without reading or importing any."""
+    known = set(GROUPS.values())
     modules = {
         point.value.partition(":")[0].strip()
-        for group in GROUPS.values()
-        for point in entry_points(group=group)
-        if point.dist is None or point.dist.name != OWN
+        for distribution in distributions()
+        for point in distribution.entry_points
+        if point.group in known and distribution.name != OWN
     }
     conf = (folder / "conf" for module in sorted(modules) for folder in folders(module))
     return list(dict.fromkeys(folder for folder in conf if folder.is_dir()))
@@ -110,7 +113,18 @@ def _children(folder: Path) -> Iterator[Path]:
 
 
 def _load(file: Path) -> tuple[dict[str, Any], str | None]:
-    """Content and ``@package`` header of a file; secrets in it become references."""
+    """Content and ``@package`` header of a file, for the caller to change; secrets in it become references."""
+    try:
+        known = file.stat()
+    except OSError as error:
+        raise RequestError(f"{file}: cannot be read: {error.strerror}") from error
+    content, package = _parse(file, known.st_mtime_ns, known.st_size)
+    return copy.deepcopy(content), package
+
+
+@lru_cache(maxsize=256)
+def _parse(file: Path, _changed: int, _size: int) -> tuple[dict[str, Any], str | None]:
+    """A file is parsed once for all compositions of a process, as long as it stays as it is."""
     try:
         text = file.read_text(encoding="utf-8")
         content = OmegaConf.to_container(OmegaConf.create(text or "{}"), resolve=False)

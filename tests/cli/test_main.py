@@ -312,6 +312,24 @@ def test_the_same_sweep_has_the_same_folder_and_another_has_another(bigopt):
     assert folder("model=resnet", "seed=0,1") != first
 
 
+def test_a_job_and_what_it_came_to_can_cross_processes():
+    """Launchers of other processes pickle both, and the search path with its sources."""
+    import pickle
+
+    from hydra_plugins.bigopt_sweeper.search_path import BigoptConfigSource
+
+    from bigopt.cli.job import Job
+    from bigopt.cli.outcome import Outcome, outcomes
+
+    outcome = Outcome(3, "finished", {"budget": {"met": False}}, ("x",))
+    assert pickle.loads(pickle.dumps([outcome])) == [outcome]
+    assert pickle.loads(pickle.dumps(Job())) == Job()
+    source = pickle.loads(pickle.dumps(BigoptConfigSource("bigopt", "bigopt://")))
+    assert source.load_config("model/mlp").config.name == "mlp"
+    returned = type("JobReturn", (), {"_return_value": outcome})()
+    assert list(outcomes([[returned], [RuntimeError()]])) == [outcome]
+
+
 # --- wrong input
 
 

@@ -4,7 +4,6 @@ import importlib
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hydra import compose, initialize
@@ -47,7 +46,6 @@ def composed() -> Callable[..., DictConfig]:
 @pytest.fixture
 def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Path]]:
     """Installs a tiny distribution with nothing but entry points, and the YAML files that are given."""
-    import bigopt.registry as registry
 
     def make(entries: str, source: str = METHOD, **files: str) -> Path:
         root = tmp_path / "site"
@@ -65,16 +63,9 @@ def stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callab
         (info / "entry_points.txt").write_text(entries)
         monkeypatch.syspath_prepend(str(root))
         importlib.invalidate_caches()
-        forget()
         return package
 
-    def forget() -> None:
-        clear: Any = getattr(registry.discover, "cache_clear", None)
-        if clear is not None:
-            clear()
-
     yield make
-    forget()
     for name in [name for name in sys.modules if name.startswith("their_package")]:
         del sys.modules[name]
 
