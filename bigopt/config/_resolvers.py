@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import secrets
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -20,8 +22,9 @@ STUDY = "${bigopt.study:}"
 
 def register() -> None:
     """Makes ``${bigopt.run_dir:…}``, ``${bigopt.subdir:…}`` and ``${bigopt.study:}`` known to OmegaConf."""
-    # OmegaConf 2.4 has a new name for it and warns of the old one
-    resolver = getattr(OmegaConf, "register_resolver", None) or OmegaConf.register_new_resolver
+    resolver: Any = OmegaConf.register_resolver  # of OmegaConf 2.4; in 2.3 it is an older one without a cache
+    if "use_cache" not in inspect.signature(resolver).parameters:
+        resolver = OmegaConf.register_new_resolver
     resolver("bigopt.run_dir", run_dir, use_cache=True, replace=True)
     resolver("bigopt.subdir", subdir, use_cache=True, replace=True)
     resolver("bigopt.study", _study, replace=True)

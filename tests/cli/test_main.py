@@ -316,10 +316,9 @@ def test_a_job_and_what_it_came_to_can_cross_processes():
     """Launchers of other processes pickle both, and the search path with its sources."""
     import pickle
 
-    from hydra_plugins.bigopt_sweeper.search_path import BigoptConfigSource
-
     from bigopt.cli.job import Job
     from bigopt.cli.outcome import Outcome, outcomes
+    from hydra_plugins.bigopt_sweeper.search_path import BigoptConfigSource
 
     outcome = Outcome(3, "finished", {"budget": {"met": False}}, ("x",))
     assert pickle.loads(pickle.dumps([outcome])) == [outcome]
