@@ -163,7 +163,7 @@ class Closing:
         self.pending += steps
         now = time.perf_counter()
         if self.pending and (steps == 0 or now - self.shown_at > SHOW_EVERY):
-            self.module.job.run.progress.advance(self.pending)
+            self.module.job.run.progress.advance(self.pending, **self.module.means.loss())
             self.pending, self.shown_at = 0, now
 
     def spent(self) -> float:

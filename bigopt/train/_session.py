@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import nn
 
 from bigopt.store import Generations
 from bigopt.train import checkpoint, ddp
@@ -17,14 +18,15 @@ from bigopt.train._loop import Closing, Opening
 from bigopt.train._module import FitModule
 from bigopt.train._trainer import build_trainer, quiet, torch_settings
 from bigopt.train.data import EpochLoader
-from bigopt.train.job import Job
+from bigopt.train.evaluate import device_of
+from bigopt.train.job import Job, companions
 from bigopt.train.keeper import Keeper
 from bigopt.train.modes import start_training
 from bigopt.train.plan import Plan, resolve_plan
 from bigopt.train.record import Record
 from bigopt.train.seeds import seed_all
 from bigopt.train.signals import Signals
-from bigopt.vocabulary.errors import Interrupted
+from bigopt.vocabulary.errors import Interrupted, RequestError, RunFailed
 from bigopt.vocabulary.run import recording
 
 
@@ -32,10 +34,13 @@ def train(job: Job, signals: Signals, generations: Generations, key: str) -> Rec
     """Trains, and leaves the model and the auxiliary modules at the best epoch.
 
     Raises:
-        RunFailed: a loss that is not finite.
+        RequestError: nothing to train, or nothing to train on.
+        RunFailed: a loss that is not finite, or a Part that changed the net's structure.
         Interrupted: a signal asked to stop; the checkpoint to go on from is written.
         Pruned: a tuner stopped the trial.
     """
+    if job.batches == 0:
+        raise RequestError(f"{job.name}: the training split is empty")
     state = _resumed(generations, key)
     with ExitStack() as stack:
         stack.enter_context(quiet())
@@ -45,6 +50,8 @@ def train(job: Job, signals: Signals, generations: Generations, key: str) -> Rec
         seed_all(job.seed, ddp.rank())  # what the decisions drew is forgotten, and ranks draw differently
         if plan.channels_last:
             stack.enter_context(channels_last(job))
+        if plan.accelerator != "cpu":
+            stack.enter_context(on_device(companions(job), torch.device(plan.accelerator, ddp.rank())))
         module = FitModule(job, plan, stack.enter_context(recording(job.run.model, job.taps)))
         loader = EpochLoader(job)
         keeper = Keeper(generations, key, job.run.settings.trainer.checkpoint_seconds, signals)
@@ -52,7 +59,10 @@ def train(job: Job, signals: Signals, generations: Generations, key: str) -> Rec
         _fit(module, loader, state, signals, stack)
         module.closing.show(0)
         record.seconds = module.closing.spent()
-    record.restore(job.run.model, job.modules)
+    try:
+        record.restore(job.run.model, job.modules)
+    except RuntimeError as error:
+        raise RunFailed(f"{job.name}: a Part changed the net's structure during the fit: {error}") from None
     for each in (job.run.model, *job.modules.values()):
         each.zero_grad(set_to_none=True)
     record.notes += keeper.failures
@@ -124,6 +134,19 @@ def stoppable(signals: Signals) -> Iterator[None]:
     finally:
         if main:
             signal.signal(signal.SIGINT, handler)
+
+
+@contextmanager
+def on_device(modules: list[nn.Module], device: torch.device) -> Iterator[None]:
+    """Holds modules on a device while the block runs; afterwards they are where they were."""
+    homes = [device_of(module) for module in modules]
+    for module in modules:
+        module.to(device)
+    try:
+        yield
+    finally:
+        for module, home in zip(modules, homes, strict=True):
+            module.to(home)
 
 
 @contextmanager

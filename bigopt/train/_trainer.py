@@ -10,6 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from lightning_fabric.utilities.warnings import PossibleUserWarning
 from pytorch_lightning.callbacks import Callback
 
 from bigopt.train import ddp
@@ -30,6 +31,7 @@ def quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for module in (r"pytorch_lightning\..*", r"lightning_fabric\..*"):
                 warnings.filterwarnings("ignore", module=module)
+            warnings.filterwarnings("ignore", category=PossibleUserWarning)
             warnings.filterwarnings("ignore", message=".*find_unused_parameters.*")
             yield
     finally:

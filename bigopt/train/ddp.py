@@ -34,8 +34,8 @@ __all__ = [
 
 T = TypeVar("T")
 
-TIMEOUT = timedelta(minutes=30)
-"""How long a rank waits for the others: one may be validating, measuring or exporting meanwhile."""
+TIMEOUT = timedelta(days=1)
+"""How long a rank waits for another that lives: it may be measuring, or waiting for a training in the cache."""
 
 
 def rank() -> int:
@@ -63,7 +63,7 @@ def join() -> None:
         return
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size()))
-    store = dist.TCPStore(
+    store: Any = dist.TCPStore(  # type: ignore[attr-defined]
         os.environ["MASTER_ADDR"],
         int(os.environ["MASTER_PORT"]),
         world_size(),

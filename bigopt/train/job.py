@@ -70,6 +70,14 @@ class Job:
         return ddp.rank() == 0
 
 
+def companions(job: Job) -> list[nn.Module]:
+    """Modules that Parts may call in a fit without training them: the baseline, and what the Parts hold themselves."""
+    held = [value for part in job.parts for value in vars(part).values() if isinstance(value, nn.Module)]
+    trained = {id(module) for root in (job.run.model, *job.modules.values()) for module in root.modules()}
+    baseline = [] if job.run.baseline is None else [job.run.baseline]
+    return [module for module in (*baseline, *held) if id(module) not in trained]
+
+
 def auxiliary_modules(run: Run, parts: list[Part]) -> dict[str, nn.Module]:
     """The Parts' auxiliary modules under names that cannot collide."""
     return {f"{i}.{name}": module for i, part in enumerate(parts) for name, module in part.modules(run).items()}

@@ -63,6 +63,8 @@ def launch(command: Sequence[str], world_size: int, grace: float = GRACE) -> Ite
         return
     with ExitStack() as stack:
         shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(world_size)}
+        # torch's own advice on DDP's settings; heard in rank 0 where torch was imported before
+        shared["TORCH_CPP_LOG_LEVEL"] = "ERROR"
         ranks = [_start(command, number, shared, stack) for number in range(1, world_size)]
         pids = ",".join(str(rank.process.pid) for rank in ranks)
         stack.enter_context(_environment(shared | {"RANK": "0", "LOCAL_RANK": "0", "NODE_RANK": "0", PIDS: pids}))

@@ -47,6 +47,10 @@ class Means:
         held = {name: [one[name] for one in ranks if name in one] for name in names}
         return {f"train/{name}": sum(s for s, _ in held[name]) / sum(n for _, n in held[name]) for name in names}
 
+    def loss(self) -> dict[str, float]:
+        """This rank's mean of the total so far, for the progress bar; nothing before the first batch."""
+        return {"loss": self.sums["loss"].item() / self.rows["loss"]} if self.sums else {}
+
     def state(self) -> dict[str, Any]:
         """Plain state for a checkpoint."""
         return {"sums": dict(self.sums), "rows": dict(self.rows)}

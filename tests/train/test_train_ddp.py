@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import train_rank
+from train_fakes import same, weights
 
 from bigopt.train.ddp import agree, broadcast_object, launch, rank, world_size
 from bigopt.vocabulary.errors import Interrupted, RunFailed
@@ -24,14 +25,20 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
-def test_two_ranks_train_like_one(tmp_path: Path) -> None:
+def test_two_ranks_train_like_one_and_resume(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     alone, history = train_rank.train(tmp_path / "alone")
     with launch(command("train", tmp_path), 2):
         assert (rank(), world_size()) == (0, 2)
         run, shared = train_rank.train(tmp_path, devices=2)
+        whole, resumed = train_rank.interrupted(tmp_path)
         broadcast_object(None)
     assert (rank(), world_size()) == (0, 1)
     assert not torch.distributed.is_initialized()
+    out, err = capfd.readouterr()
+    advice = [line for line in err.splitlines() if "reducer.cpp" not in line]  # torch's: it was imported before
+    assert out == "" and advice == []
+    assert same(weights(whole.model), weights(resumed.model))
+    assert len(resumed.progress.epochs) == 1  # type: ignore[attr-defined]
     other = torch.load(tmp_path / "rank1.pt")
     for name, value in alone.model.state_dict().items():
         assert torch.allclose(value, run.model.state_dict()[name], atol=1e-5), name

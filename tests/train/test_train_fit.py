@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -184,6 +186,16 @@ def test_predict_restores_modes_and_keeps_the_order() -> None:
 def test_predict_refuses_an_empty_split() -> None:
     with pytest.raises(RequestError, match="empty"):
         predict(linear(), TensorSplit(torch.zeros(0, 5), torch.zeros(0, dtype=torch.int64)))
+
+
+def test_importing_the_package_does_not_import_lightning() -> None:
+    program = "import sys, bigopt.train; sys.exit('pytorch_lightning' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], timeout=100).returncode == 0
+
+
+def test_an_empty_training_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="the training split is empty"):
+        Fitter(tmp_path)(make_run(tmp_path, dataset=data(train=0)))
 
 
 def test_lightning_says_nothing(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -302,6 +302,21 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_says_where(tmp_path: Path) 
     assert isinstance(run.progress, Memory) and run.progress.open == 0
 
 
+def test_a_structure_that_changes_during_a_fit_is_refused(tmp_path: Path) -> None:
+    from pytorch_lightning.callbacks import Callback
+
+    class Grow(Part):
+        def callbacks(self, run: Run) -> list[Any]:
+            class Swap(Callback):
+                def on_train_end(self, *_: Any) -> None:
+                    run.model[0] = nn.Linear(FEATURES, CLASSES + 1)
+
+            return [Swap()]
+
+    with pytest.raises(RunFailed, match="a Part changed the net's structure"):
+        Fitter(tmp_path)(make_run(tmp_path, linear(), parts=[Grow()]))
+
+
 def test_the_name_loss_is_the_totals(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="'loss' is the total"):
         Fitter(tmp_path)(make_run(tmp_path, linear(), parts=[Terms(loss=1.0)]))
