@@ -13,6 +13,8 @@ from bigopt.vocabulary.run import Run
 
 SUFFIX = "_kept"
 """Of the buffer beside a parameter that says which of its entries are kept; it is in no file."""
+SHARE = "share_left"
+"""Buffer of a layer: how much of it the strengths so far leave, before rounding to what is possible."""
 
 
 def hold(model: nn.Module, kept: Mapping[str, Tensor]) -> None:
@@ -41,12 +43,22 @@ def held(model: nn.Module) -> dict[str, Tensor]:
 
 
 def release(model: nn.Module) -> tuple[str, ...]:
-    """Forgets which entries are held, so that the model is a plain one; gives the parameters' names."""
+    """Forgets what is held and what is left, so that the model is a plain one; gives the held parameters' names."""
     names = tuple(held(model))
     for name in names:
         owner, leaf = _owner(model, name)
         delattr(owner, leaf + SUFFIX)
+    for module in model.modules():
+        if SHARE in module._buffers:
+            delattr(module, SHARE)
     return names
+
+
+def share_left(layer: nn.Module, strength: float) -> float:
+    """What a further strength leaves of a layer, remembered unrounded, so that small steps add up."""
+    share = float(getattr(layer, SHARE, 1.0)) * (1 - strength)
+    layer.register_buffer(SHARE, torch.tensor(share, dtype=torch.float64), persistent=False)
+    return share
 
 
 def callbacks(model: nn.Module) -> list[Any]:

@@ -7,19 +7,16 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
-from bigopt_plugins.compression._held import KeepZeros, callbacks, held, hold, release
+from bigopt_plugins.compression._held import KeepZeros, callbacks, held, hold, release, share_left
 from bigopt_plugins.compression._patterns import best_blocks, block_scores, n_of_m, parse, spread
 from bigopt_plugins.compression._weights import CONVOLUTIONS, network, tell_left, weighted
 
 RATIO = 0.8
-LEFT = "share_left"
-"""Buffer of a layer under an n:m pattern: how much of it the steps so far ask for, before rounding to the pattern."""
 
 
 class MagnitudePruning(Part):
@@ -124,9 +121,6 @@ class MagnitudePruning(Part):
         masks = held(model)
         self._tell(run, masks)
         names = release(model)
-        for module in model.modules():
-            if LEFT in module._buffers:
-                delattr(module, LEFT)
         if names:
             run.parts.append(KeepZeros(names))
 
@@ -167,10 +161,8 @@ class MagnitudePruning(Part):
 
 
 def _n_left(layer: nn.Module, m: int, strength: float) -> int:
-    """How many of m weights stay; what is asked for is remembered unrounded, so that small steps add up."""
-    share = float(layer._buffers.get(LEFT, torch.ones(()))) * (1 - strength)  # type: ignore[arg-type]
-    layer.register_buffer(LEFT, torch.tensor(share, dtype=torch.float64), persistent=False)
-    return max(1, math.ceil(m * share - 1e-6))
+    """How many of m weights stay."""
+    return max(1, math.ceil(m * share_left(layer, strength) - 1e-6))
 
 
 def _deflated(weights: Iterable[Tensor]) -> int:

@@ -1,0 +1,1 @@
+"""Weight sharing: codebooks, and the bits that they leave."""
