@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from bigopt_plugins.models._common import ConvBnRelu, above, at_least, initialise, refuse, scaled
+from bigopt_plugins.models._common import ConvBnRelu, above, at_least, counts, initialise, refuse, scaled
 
-STAGES = ((16, 1, 1), (24, 2, 2), (32, 2, 2), (64, 2, 1))
-"""Channels, blocks and first stride of each stage: the paper's first ones, with strides for small images."""
+STAGES = ((16, 1), (24, 2), (32, 2), (64, 1))
+"""Channels and first stride of each stage: the paper's first ones, with strides for small images."""
 
 
 class InvertedResidual(nn.Module):
@@ -47,6 +47,7 @@ class MobileNet(nn.Module):
     Args:
         in_channels: channels of the images, from the data.
         num_classes: classes or regression targets, from the data.
+        depth: blocks in each stage, of at most four (16-24-32-64 channels).
         width: factor on all channels, which are then rounded to multiples of 8.
         expand: factor on the channels inside a block (the first block has none).
 
@@ -57,13 +58,26 @@ class MobileNet(nn.Module):
     kinds: ClassVar[tuple[str, ...]] = ("image",)
     min_size: ClassVar[int] = 4
 
-    def __init__(self, *, in_channels: int, num_classes: int, width: float = 1.0, expand: int = 6) -> None:
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        depth: tuple[int, ...] = (1, 2, 2, 2),
+        width: float = 1.0,
+        expand: int = 6,
+    ) -> None:
         super().__init__()
-        refuse(at_least(1, in_channels=in_channels, num_classes=num_classes, expand=expand), above(0, width=width))
+        refuse(
+            at_least(1, in_channels=in_channels, num_classes=num_classes, expand=expand),
+            counts("depth", depth),
+            [f"depth: got {list(depth)}, expected at most {len(STAGES)} stages"] if len(depth) > len(STAGES) else [],
+            above(0, width=width),
+        )
         inputs = scaled(32, width, 8)
         self.stem = ConvBnRelu(in_channels, inputs, activation=nn.ReLU6)
         self.blocks = nn.Sequential()
-        for stage, (channels, repeats, first_stride) in enumerate(STAGES):
+        for stage, (repeats, (channels, first_stride)) in enumerate(zip(depth, STAGES, strict=False)):
             outputs = scaled(channels, width, 8)
             for block in range(repeats):
                 stride = first_stride if block == 0 else 1

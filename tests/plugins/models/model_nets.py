@@ -5,7 +5,7 @@ import torch
 from bigopt import registry
 from bigopt.vocabulary.network import Network, Normalize
 
-TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+TINY = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
 IMAGE = {"in_channels": 1, "num_classes": 10}
 TOKENS = 40
 
@@ -14,9 +14,9 @@ ARGUMENTS = {
     "lenet5": {**IMAGE, "image_size": 8},
     "alexnet": {**IMAGE, "image_size": 8, "width": 0.03},
     "vgg": {**IMAGE, "image_size": 8, "depth": 11, "width": 0.06},
-    "inception": {**IMAGE, "image_size": 8, "width": 16, "modules": 2},
-    "resnet": {**IMAGE, "width": 8},
-    "mobilenet": {**IMAGE, "width": 0.25, "expand": 2},
+    "inception": {**IMAGE, "image_size": 8, "width": 16, "modules": 1},
+    "resnet": {**IMAGE, "width": 8, "depth": (1, 1)},
+    "mobilenet": {**IMAGE, "width": 0.25, "expand": 2, "depth": (1, 2)},
     "hf_vision": {**IMAGE, "image_size": 8, "config": TINY},
     "hf_text": {"vocab_size": TOKENS, "num_classes": 10, "in_features": 12, "config": TINY},
 }

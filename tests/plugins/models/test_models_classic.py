@@ -153,6 +153,7 @@ WRONG = [
         {"width": 0, "depth": ()},
         ["width: got 0, expected a number of at least 1", "depth: got [], expected at least one of positive whole"],
     ),
+    ("mobilenet", {"depth": (1,) * 5}, ["depth: got [1, 1, 1, 1, 1], expected at most 4 stages"]),
     ("mobilenet", {"expand": 0, "width": -1.0}, ["expand: got 0", "width: got -1.0, expected a number above 0"]),
 ]
 
