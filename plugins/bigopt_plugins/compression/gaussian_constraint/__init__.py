@@ -1,0 +1,1 @@
+"""Sparse representations of weights by a Gaussian function under an operator."""
