@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,16 @@ class Builder:
 
     Args:
         seed: what datasets are split by and models initialised by.
+        tracking_uri: where weights named ``runs:/…`` or ``models:/…`` are looked up; None takes the default store.
+        note: told in one line what weights were loaded.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(
+        self, seed: int, tracking_uri: str | None = None, note: Callable[[str], None] = lambda _text: None
+    ) -> None:
         self.seed = seed
+        self.tracking_uri = tracking_uri
+        self.note = note
 
     def dataset(self, spec: Mapping[str, Any] | str, path: str = "dataset") -> Data:
         """A checked dataset.
@@ -66,7 +72,14 @@ class Builder:
         if weights:
             from bigopt.pipeline.weights import load_into
 
-            load_into(network, weights, build=lambda changed: self.model({**changed, "weights": None}, data, path))
+            self.note(
+                load_into(
+                    network,
+                    weights,
+                    build=lambda changed: self.model({**changed, "weights": None}, data, path),
+                    tracking_uri=self.tracking_uri,
+                )
+            )
         return network
 
     def _from_folder(self, folder: Path, data: Data, path: str) -> nn.Module:

@@ -140,7 +140,7 @@ class Session:
     def _build(self) -> None:
         from bigopt.report import Ledger, environment
 
-        builder = Builder(self.checked.seed)
+        builder = Builder(self.checked.seed, self.settings.tracking.uri)
         data = fitting_data(builder.dataset(self.checked.dataset), self.checked.model)
         if self.parent is not None:
             data.test = None
@@ -157,6 +157,7 @@ class Session:
             config=self.checked.resolved,
             writes=self.leader,
         )
+        builder.note = self.ledger.note
         self._recorded = 0
         self.run = Run(
             model=builder.model(self.checked.model, data),
