@@ -20,7 +20,7 @@ from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.objective import parse_objective
 from bigopt.vocabulary.part import Part
 from bigopt.vocabulary.run import Run
-from bigopt.vocabulary.settings import Settings
+from bigopt.vocabulary.settings import Settings, StepOptions
 from bigopt.vocabulary.task import Task
 
 Status = Literal["finished", "failed", "interrupted", "pruned"]
@@ -54,6 +54,9 @@ class Session:
         self.settings: Settings = checked.settings
         self.measures: dict[str, Any] = {}
         self.report: dict[str, Any] = {}
+        self.run: Run
+        self.steps: list[tuple[str, str, Part, StepOptions]]
+        self._recorded = 0
         self._closed = False
 
     def __enter__(self) -> Session:
@@ -158,7 +161,6 @@ class Session:
             writes=self.leader,
         )
         builder.note = self.ledger.note
-        self._recorded = 0
         self.run = Run(
             model=builder.model(self.checked.model, data),
             data=data,
@@ -273,8 +275,8 @@ class Session:
                 continue
             if measured.onnx is not None:
                 logits[role] = predict_onnx(measured.onnx, split, size)
-            elif models.get(role) is not None:
-                logits[role] = predict(models[role], split, size)
+            elif (model := models.get(role)) is not None:
+                logits[role] = predict(model, split, size)
         self.ledger.test(logits["baseline"], logits["final"], split.y, logits.get("control"))
 
     def _end(self, status: Status, reason: str | None) -> None:
