@@ -154,7 +154,10 @@ def close_stale(client: MlflowClient, experiment_id: str) -> list[str]:
         return []  # a server that cannot search like this: better to leave them than to stop
     for run in running:
         owner = Owner.parse(run.data.tags.get("bigopt.owner", ""))
-        if owner is not None and owner.alive() is False:
+        if owner is None or owner.alive() is not False:
+            continue
+        # It may have finished between the search and its death; nothing changes its status any more.
+        if client.get_run(run.info.run_id).info.status == "RUNNING":
             close(client, run.info.run_id)
             closed.append(run.info.run_id)
     return closed

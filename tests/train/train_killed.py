@@ -31,7 +31,16 @@ class Die(Part):
 
 
 def make(folder: Path) -> Run:
-    return make_run(folder, parts=[Die()], optimizer=Optimizer(lr=0.05), max_epochs=3, ema=0.9, checkpoint_seconds=0.0)
+    """The same number of threads in every process: sums are split by it."""
+    return make_run(
+        folder,
+        parts=[Die()],
+        optimizer=Optimizer(lr=0.05),
+        max_epochs=3,
+        ema=0.9,
+        checkpoint_seconds=0.0,
+        threads=1,
+    )
 
 
 def main() -> None:
