@@ -102,8 +102,9 @@ def _bindings(body: list[ast.stmt], conditional: bool) -> Iterator[tuple[str, as
                 yield alias.asname or alias.name, node, conditional
         elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for name in (part for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)):
-                yield name.id, node, conditional
+            for part in (part for target in targets for part in ast.walk(target)):
+                if isinstance(part, ast.Name) and isinstance(part.ctx, ast.Store):  # `f.kinds = …` binds no f
+                    yield part.id, node, conditional
         elif type(node).__name__ == "TypeAlias":  # `type X = …`, Python 3.12
             yield node.name.id, node, conditional  # type: ignore[attr-defined]
         else:
