@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,17 @@ from torch import Tensor, nn
 
 from bigopt.train import checkpoint, ddp
 from bigopt.train.compile import compiled
+from bigopt.train.data import to_device
 from bigopt.train.ema import Average
 from bigopt.train.job import Job
+from bigopt.train.losses import loss_terms
 from bigopt.train.means import Means
 from bigopt.train.modes import follow_freezing
-from bigopt.train.optim import build_groups, build_optimizer, set_rate
+from bigopt.train.optim import build_groups, build_optimizer, match_layout, set_rate
 from bigopt.train.plan import Plan
 from bigopt.train.schedule import Plateau, factor
-from bigopt.vocabulary.batch import Batch, Output, Role
-from bigopt.vocabulary.errors import RequestError, RunFailed
+from bigopt.vocabulary.batch import Batch, Output
+from bigopt.vocabulary.errors import RunFailed
 
 if TYPE_CHECKING:
     from bigopt.train._loop import Closing
@@ -92,9 +95,7 @@ class FitModule(pl.LightningModule):
         """The optimizer over the model and the auxiliary modules, as the Parts want it grouped."""
         job = self.job
         groups = build_groups(job.run, job.parts, job.modules.values(), job.lr)
-        return build_optimizer(
-            groups, job.run.settings.optimizer, fused=self.plan.precision != "fp16" and not self.plan.channels_last
-        )
+        return build_optimizer(groups, job.run.settings.optimizer, fused=self.plan.precision != "fp16")
 
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The batch on the device, then as the Parts change it (outside autocast)."""
@@ -107,11 +108,16 @@ class FitModule(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Total loss of one batch."""
         output = self._forward(batch.x)
-        terms = self._terms(batch, output)
+        terms = loss_terms(self.job, batch, output)
         loss = torch.stack(list(terms.values())).sum() if len(terms) > 1 else next(iter(terms.values()))
         self.means.add(terms, loss, len(batch.x), self.batch)
         self._check(loss)
         return loss
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Lays gradients out like their weights: a callback may have set one in another memory format."""
+        if self.plan.channels_last:
+            match_layout(optimizer)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         """One optimizer step, the average's update, and the next step's rate."""
@@ -167,36 +173,9 @@ class FitModule(pl.LightningModule):
         logits = self.model(x) if self._compiled is None else self._compiled(x)
         return Output(logits.float(), dict(self.seen))
 
-    def _terms(self, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """The task loss on labelled rows and the Parts' terms; equal names are summed, ``task`` replaces."""
-        extra: dict[str, Tensor] = {}
-        replaced: Tensor | None = None
-        for part in self.job.parts:
-            for name, term in part.loss(self.job.run, batch, output).items():
-                if name == "loss":
-                    raise RequestError(f"{type(part).__name__}: 'loss' is the total; name its terms otherwise")
-                if name == "task":
-                    replaced = term
-                else:
-                    extra[name] = extra[name] + term if name in extra else term
-        task = replaced if replaced is not None else self._task(batch, output.logits)
-        terms = ({} if task is None else {"task": task}) | extra
-        if not terms:
-            raise RequestError(f"{self.job.name}: a batch without labelled rows, and no Part gives a loss for it")
-        return terms
-
-    def _task(self, batch: Batch, logits: Tensor) -> Tensor | None:
-        """Task loss on the labelled rows; None where there are none."""
-        if batch.y is None:
-            return None
-        if batch.role is None:
-            return self.job.run.task.loss(logits, batch.y)
-        rows = batch.rows(Role.LABELLED)
-        return self.job.run.task.loss(logits[rows], batch.y[rows]) if bool(rows.any()) else None
-
     def _check(self, loss: Tensor) -> None:
         """Stops at a loss that is not finite: at once on the CPU, within :data:`CHECK_EVERY` batches on a GPU."""
-        if loss.device.type == "cpu" and not bool(torch.isfinite(loss)):
+        if loss.device.type == "cpu" and not math.isfinite(loss.item()):
             self._fail(self.batch)
         elif loss.device.type != "cpu" and self.batch % CHECK_EVERY == CHECK_EVERY - 1:
             self.check_epoch()
@@ -216,13 +195,3 @@ class FitModule(pl.LightningModule):
             f"{self.job.name}: the loss is not finite in epoch {self.epoch + 1} of {self.job.epochs}, "
             f"step {batch + 1} of {self.job.batches}; try a lower optimizer.lr, or trainer.gradient_clip"
         )
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """The same batch on another device."""
-
-    def move(tensor: Tensor | None) -> Any:
-        return None if tensor is None else tensor.to(device, non_blocking=True)
-
-    views = {name: move(view) for name, view in batch.views.items()}
-    return Batch(move(batch.x), move(batch.y), move(batch.index), move(batch.role), views)

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from bigopt.data.batches import batches
 from bigopt.train import ddp
@@ -38,3 +42,13 @@ class EpochLoader:
             world_size=ddp.world_size(),
             workers=job.run.settings.trainer.workers,
         )
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """The same batch on another device."""
+
+    def move(tensor: Tensor | None) -> Any:
+        return None if tensor is None else tensor.to(device, non_blocking=True)
+
+    views = {name: move(view) for name, view in batch.views.items()}
+    return Batch(move(batch.x), move(batch.y), move(batch.index), move(batch.role), views)

@@ -51,8 +51,7 @@ def build_optimizer(groups: list[Group], settings: Optimizer, *, fused: bool = T
         groups: parameter groups with their own ``lr`` and ``weight_decay``.
         settings: which optimizer, and its parameters.
         fused: one kernel for all parameters where the optimizer has one. False under a gradient scaler, which must see
-            the gradients between unscaling and the step, and for weights in another memory format than contiguous:
-            the CPU's kernels walk weight and gradient in memory order, and would mix up a gradient laid out otherwise.
+            the gradients between unscaling and the step.
     """
     how = {"fused": True} if fused and settings.name in ("adamw", "adam", "sgd", "adagrad") else {"foreach": True}
     betas = {"betas": settings.betas}
@@ -71,6 +70,18 @@ def build_optimizer(groups: list[Group], settings: Optimizer, *, fused: bool = T
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer
+
+
+@torch.no_grad()
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Gives every gradient its weight's memory format, which autograd's own gradients have.
+
+    The CPU's fused kernels walk weight and gradient in memory order, and would mix up one that is laid out otherwise.
+    """
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if parameter.grad is not None and parameter.grad.stride() != parameter.stride():
+                parameter.grad = torch.empty_like(parameter).copy_(parameter.grad)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:

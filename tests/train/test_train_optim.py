@@ -13,7 +13,7 @@ from train_fakes import CLASSES, FEATURES, data, linear, make_run, mlp, same, we
 
 from bigopt.train import Fitter
 from bigopt.train.ema import Average
-from bigopt.train.optim import build_optimizer, default_groups
+from bigopt.train.optim import build_optimizer, default_groups, match_layout
 from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Part
@@ -67,10 +67,11 @@ def test_a_gradient_in_another_memory_format_is_not_mixed_up() -> None:
     results = []
     for layout in (torch.channels_last, torch.contiguous_format):
         weight = nn.Parameter(start.clone().contiguous(memory_format=torch.channels_last))
-        optimizer = build_optimizer([{"params": [weight], "lr": 0.1}], Optimizer(), fused=False)
+        optimizer = build_optimizer([{"params": [weight], "lr": 0.1}], Optimizer(), fused=True)
         for seed in range(3):
             gradient = torch.randn(4, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
             weight.grad = gradient.contiguous(memory_format=layout)
+            match_layout(optimizer)
             optimizer.step()
         results.append(weight.detach().contiguous())
     assert torch.allclose(results[0], results[1], atol=1e-6)
