@@ -1,0 +1,1 @@
+"""Random pruning of units and of whole modules."""
