@@ -18,7 +18,14 @@ from bigopt.vocabulary.settings import Optimizer, Recover, StepOptions
 from bigopt_plugins.compression._channels import find_units, norms_behind
 from bigopt_plugins.compression.structured_sparsity._branches import find_branches
 from bigopt_plugins.compression.structured_sparsity._kernels import crop, croppable
-from bigopt_plugins.compression.structured_sparsity._penalty import Channels, Filters, Shapes, penalty, shrink
+from bigopt_plugins.compression.structured_sparsity._penalty import (
+    Channels,
+    Filters,
+    Shapes,
+    magnitudes,
+    penalty,
+    shrink,
+)
 from bigopt_plugins.compression.structured_sparsity._rules import Rule
 from bigopt_plugins.compression.structured_sparsity._view import View
 from bigopt_plugins.compression.structured_sparsity.plugin import StructuredSparsity
@@ -105,7 +112,7 @@ def test_the_proximal_step_is_group_soft_thresholding_also_through_a_batch_norm(
     before = torch.nn.utils.fuse_conv_bn_eval(model.net[0], model.net[1])
     norms = (before.weight.flatten(1).square().sum(1) + before.bias.square()).sqrt().detach()
     threshold = norms.median().item() / math.sqrt(10)
-    shrink([family], threshold)
+    shrink([family], [threshold])
     after = torch.nn.utils.fuse_conv_bn_eval(model.net[0], model.net[1])
     factor = (1 - threshold * math.sqrt(10) / norms).clamp_min(0)
     assert (factor == 0).sum() == 2
@@ -126,8 +133,10 @@ def test_the_subgradient_solver_reaches_exactly_what_makes_the_units(tmp_path):
     part = StructuredSparsity(solver="subgradient", penalty=0.5)
     assert part.loss(run, Batch(torch.zeros(1), None, torch.zeros(1)), Output(torch.zeros(1))) == {}
     part._training = View.of(run, model, part.groups, ()).families(part.groups, model)
+    part._weights = [0.5, 0.25]
     term = part.loss(run, Batch(torch.zeros(1), None, torch.zeros(1)), Output(torch.zeros(1)))["group_lasso"]
-    assert term.item() == pytest.approx(0.5 * penalty(part._training).item())
+    first, second = (penalty([family]).item() for family in part._training)
+    assert term.item() == pytest.approx(0.5 * first + 0.25 * second)
     term.backward()
     reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
     assert reached == {"net.0.weight", "net.0.bias", "net.1.weight", "net.1.bias", "net.3.weight", "net.3.bias"}
@@ -231,7 +240,7 @@ def test_cropping_a_kernel_keeps_the_output():
 def test_training_makes_groups_vanish_and_removes_them(tmp_path):
     run = make_run(tmp_path, network(normed()), data(image=True))
     run.report = Collected()
-    part = StructuredSparsity(penalty=20.0, epochs=3, groups=("filters", "channels"))
+    part = StructuredSparsity(penalty=1.0, epochs=3, groups=("filters", "channels"))
     fit = Fitter(tmp_path)
     outcome = driver.compress(run, "structured_sparsity", part, StepOptions(recover=Recover(epochs=1)), fit)
     rows = {row["layer"]: row for row in run.report.tables["structured_sparsity"]}
@@ -244,10 +253,27 @@ def test_training_makes_groups_vanish_and_removes_them(tmp_path):
     assert zero[-1] > 0 and run.history[0].best_epoch == 3
 
 
+def test_in_all_the_penalty_takes_that_multiple_of_the_mean_off(tmp_path):
+    from bigopt_plugins.compression._rates import total_rate
+
+    sgd = Optimizer(name="sgd", lr=1e-13, weight_decay=0.0)
+    run = make_run(tmp_path, network(plain()), data(image=True), optimizer=sgd)
+    start = strengths(run.model, tmp_path)
+    StructuredSparsity(penalty=0.5, epochs=3, ratio=0.0).prepare(run, Fitter(tmp_path))
+    for before, after in zip(start, strengths(run.model, tmp_path), strict=True):
+        torch.testing.assert_close(after, before - 0.5 * before.mean(), atol=1e-5, rtol=1e-4)
+    assert total_rate(run, 3, 1.0) == pytest.approx(sum((1 + math.cos(math.pi * t / 12)) / 2 for t in range(12)))
+
+
+def strengths(model, folder):
+    view, _ = view_of(model, folder, ("filters",))
+    return [magnitudes(family) for family in view.families(("filters",), model)]
+
+
 def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(tmp_path):
     def compressed(folder):
         run = make_run(folder, network(normed()), data(image=True))
-        part = StructuredSparsity(penalty=20.0, epochs=2)
+        part = StructuredSparsity(penalty=1.0, epochs=2)
         driver.compress(run, "s", part, StepOptions(recover=Recover(epochs=1)), Fitter(folder))
         return run.model
 
@@ -259,7 +285,7 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(tmp_path):
 
 def test_an_average_of_the_weights_does_not_fill_the_zeros(tmp_path):
     run = make_run(tmp_path, network(normed()), data(image=True), optimizer=Optimizer(lr=0.02), ema=0.99)
-    part = StructuredSparsity(penalty=10.0, epochs=2)
+    part = StructuredSparsity(penalty=1.5, epochs=2)
     driver.compress(run, "s", part, StepOptions(recover=Recover(epochs=0)), Fitter(tmp_path))
     assert run.model.net[0].out_channels < 4
 

@@ -53,11 +53,26 @@ class Operator:
         length: n: positions of a kernel (convolutions), inputs (linear layers).
         matrix: D ``(n, n)`` float64; None is the identity.
         inverse: of it; None is the identity.
+        bound: ``‖D‖₂²``: a gradient step of 1 / bound is the longest that is safe.
+        size: height and width of what the kernel slides over.
+        kernel: of D; empty for the identity.
     """
 
     length: int
     matrix: Tensor | None = None
     inverse: Tensor | None = None
+    bound: float = 1.0
+    size: tuple[int, int] = (1, 1)
+    kernel: Kernel = ()
+
+    @classmethod
+    def of(cls, size: tuple[int, int], kernel: Kernel) -> Operator:
+        """The convolution with a kernel; the identity without one."""
+        if not kernel:
+            return cls(size[0] * size[1], size=size)
+        matrix = convolution_matrix(size, kernel)
+        bound = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
+        return cls(len(matrix), matrix, torch.linalg.inv(matrix), bound, size, kernel)
 
     def sparse(self, weight: Tensor) -> Tensor:
         """The representation ``z = D w``, in the weight's shape and type."""
@@ -66,6 +81,16 @@ class Operator:
     def rebuild(self, z: Tensor) -> Tensor:
         """The weight ``w = D⁻¹ z``, in the shape and type of z; computed in float64, since D⁻¹ amplifies rounding."""
         return self._times(z.double(), self.inverse).to(z.dtype)
+
+    def descent(self, weight: Tensor, sigma: float) -> Tensor:
+        """``σ² ∇_w Σ (1 - exp(-(Dw)²/2σ²)) / ‖D‖₂² = Dᵀ(z · exp(-z²/2σ²)) / ‖D‖₂²``, in the weight's shape.
+
+        Taking it off a weight is one step of steepest descent; with D = 1 it puts an entry far under σ to zero, and
+        leaves one far over σ alone.
+        """
+        z = self.sparse(weight)
+        small = z * (-z.square() / (2 * sigma**2)).exp()
+        return self._times(small, None if self.matrix is None else self.matrix.T) / self.bound
 
     def cut(self, weight: Tensor, keep: Tensor) -> Tensor:
         """The sparse z with this support whose w is nearest to a weight (nearest entry by entry for long rows).
@@ -104,16 +129,14 @@ def operator_for(layer: nn.Module, name: str, kernel: Kernel) -> Operator | str:
     weight = layer.weight
     assert isinstance(weight, Tensor)
     size = (weight.shape[2], weight.shape[3]) if weight.ndim == 4 else (1, weight.shape[-1])
-    length = size[0] * size[1]
     if name == "identity":
-        return Operator(length)
-    if length > WIDEST:
-        return f"its rows are {length} long, more than {WIDEST}"
+        return Operator.of(size, ())
+    if size[0] * size[1] > WIDEST:
+        return f"its rows are {size[0] * size[1]} long, more than {WIDEST}"
     if name == "laplacian":
         chosen = LAPLACIAN if weight.ndim == 4 else LAPLACIAN_1D
     else:
         chosen = kernel if weight.ndim == 4 else kernel[len(kernel) // 2 : len(kernel) // 2 + 1]
-    matrix = convolution_matrix(size, chosen)
-    if not float(torch.linalg.cond(matrix)) < WORST:
+    if not float(torch.linalg.cond(convolution_matrix(size, chosen))) < WORST:
         return f"the kernel cannot be inverted on {size[0]}×{size[1]}"
-    return Operator(length, matrix, torch.linalg.inv(matrix))
+    return Operator.of(size, chosen)

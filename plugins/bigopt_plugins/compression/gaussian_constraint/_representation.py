@@ -57,7 +57,6 @@ def save(found: Mapping[str, Sparse], folder: Path, stem: str) -> tuple[Path, in
 
     tensors: dict[str, Tensor] = {}
     header: dict[str, Any] = {}
-    operators: dict[str, str] = {}
     for name, sparse in found.items():
         flat = sparse.z.detach().cpu().float().flatten()
         places = flat.nonzero().flatten()
@@ -67,14 +66,9 @@ def save(found: Mapping[str, Sparse], folder: Path, stem: str) -> tuple[Path, in
         whole = len(sparse.columns) == sparse.z.shape[1]
         if not whole:
             tensors[f"{name}.columns"] = sparse.columns.cpu().int()
-        matrix = sparse.operator.matrix
-        key = "" if matrix is None else hashlib.sha256(matrix.numpy().tobytes()).hexdigest()[:8]
-        if matrix is not None and key not in operators:
-            operators[key] = key
-            tensors[f"operator.{key}"] = matrix.to_sparse().values()
-            tensors[f"operator.{key}.at"] = matrix.to_sparse().indices().int()
-        header[name] = {"shape": list(sparse.z.shape), "operator": key, "length": sparse.operator.length}
-    digest = hashlib.sha256()
+        kernel = [list(row) for row in sparse.operator.kernel]
+        header[name] = {"shape": list(sparse.z.shape), "size": list(sparse.operator.size), "kernel": kernel}
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
     for name in sorted(tensors):
         digest.update(name.encode() + tensors[name].contiguous().numpy().tobytes())
     path = Path(folder) / f"{stem}-{digest.hexdigest()[:8]}.safetensors"
@@ -99,18 +93,14 @@ def load(path: str | Path) -> dict[str, Tensor]:
 
 
 def _rebuilt(name: str, entry: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Tensor:
-    shape, length = torch.Size(entry["shape"]), int(entry["length"])
+    shape = torch.Size(entry["shape"])
     flat = torch.zeros(shape.numel())
     if f"{name}.bits" in tensors:
         flat[_unpacked(tensors[f"{name}.bits"], shape.numel())] = tensors[f"{name}.values"]
     else:
         flat[tensors[f"{name}.places"].long()] = tensors[f"{name}.values"]
     columns = tensors.get(f"{name}.columns")
-    operator = Operator(length)
-    if entry["operator"]:
-        values, places = tensors[f"operator.{entry['operator']}"], tensors[f"operator.{entry['operator']}.at"]
-        matrix = torch.sparse_coo_tensor(places.long(), values, (length, length)).to_dense()
-        operator = Operator(length, matrix, torch.linalg.inv(matrix))
+    operator = Operator.of((int(entry["size"][0]), int(entry["size"][1])), entry["kernel"])
     index = columns.long() if columns is not None else torch.arange(shape[1])
     return Sparse(flat.reshape(shape), operator, index).weight()
 

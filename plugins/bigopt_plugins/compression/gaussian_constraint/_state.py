@@ -52,6 +52,13 @@ class State:
         terms = [smoothed_l0(self.z(name), max(sigma * self.scales[name], 1e-12)) for name in self.layers]
         return torch.stack(terms).sum() / count
 
+    @torch.no_grad()
+    def descend(self, sigma: float, rate: float) -> None:
+        """One step of steepest descent on the Gaussian function in every layer, in place; σ as for :meth:`density`."""
+        for name, layer in self.layers.items():
+            weight = weight_of(layer)
+            weight -= rate * self.operators[name].descent(weight, max(sigma * self.scales[name], 1e-12))
+
     def relative(self, name: str) -> Tensor:
         """``|z|`` of a layer in units of its scale."""
         return self.z(name).detach().abs() / max(self.scales[name], 1e-12)

@@ -32,21 +32,25 @@ class GaussianConstraint(Part):
     """Finds a sparse ``z = D w`` by minimising a Gaussian function of it, stores z, and rebuilds w from it.
 
     Smoothed ℓ0 (Mohimani, Babaie-Zadeh and Jutten 2009, arXiv:0809.2508): ``Σ (1 - exp(-z²/2σ²))`` counts the entries
-    of z that are large against σ, is smooth, and hardly touches large entries. It is minimised together with the loss,
-    ``L(w) + λ/N · Σ (1 - exp(-(Dw)²/2σ²))`` over the N weights, while σ goes down geometrically, so that the minimum is
-    followed from a convex problem to the count. Entries up to ``cut·σ`` are then set to zero, and the others fitted to
-    w by least squares. The weight that the model computes with is ``ŵ = D⁻¹z``; ``‖w - ŵ‖/‖w‖`` is reported, since the
-    result is approximate. In the recovery, ``w ← D⁻¹(m ⊙ D w)`` after each step keeps z on its support m.
+    of z that are large against σ, is smooth, and hardly touches large entries. It is minimised together with the loss
+    while σ goes down geometrically, so that the minimum is followed from a convex problem to the count: as in the
+    paper, steps of steepest descent ``w ← w - μ σ² ∇Σ`` alternate with what keeps the data explained, here an optimizer
+    step with rate η; ``μ = p · η / (‖D‖₂² Σ_t η_t)`` with ``penalty`` p (``solver: loss`` adds ``p/N · Σ`` over the N
+    weights to the loss instead, which Adam rescales). Entries up to ``cut·σ`` are then set to zero, and the others
+    fitted to w by least squares. The weight that the model computes with is ``ŵ = D⁻¹z``; ``‖w - ŵ‖/‖w‖`` is reported,
+    since the result is approximate. In the recovery, ``w ← D⁻¹(m ⊙ D w)`` after each step keeps z on its support m.
 
     D acts on the kernel's plane of a convolution and along the inputs of a linear layer: the identity, the discrete
     Laplacian with zeros outside (invertible, unlike the one with mirrored borders), or a convolution with a given
     kernel that can be inverted. Units whose ŵ vanishes are removed; the file of z is beside the report.
 
     Args:
-        penalty: λ: what the loss may rise by when all entries of z go from large to zero; 0 trains without.
+        penalty: p; an entry far under σ that the loss does not hold up shrinks to ``exp(-p)`` of itself in all. 0
+            trains without.
         operator: D.
         kernel: rows of D's kernel, both numbers odd, for ``operator: kernel``; a linear layer takes the middle row.
         sigma: σ at the start and at the end of the training, in units of each layer's root mean square of z.
+        solver: ``descent`` steps of its own, or a term of the ``loss``.
         cut: entries up to this multiple of the last σ become zero.
         epochs: epochs with the penalty, before the recovery; null means half of the first stage's.
         lr: peak learning rate of these epochs as a share of ``optimizer.lr``.
@@ -61,10 +65,11 @@ class GaussianConstraint(Part):
 
     def __init__(
         self,
-        penalty: float = 1.0,
+        penalty: float = 5.0,
         operator: Literal["identity", "laplacian", "kernel"] = "identity",
         kernel: tuple[tuple[float, ...], ...] = (),
         sigma: tuple[float, float] = (1.0, 0.1),
+        solver: Literal["descent", "loss"] = "descent",
         cut: float = 2.0,
         epochs: int | None = None,
         lr: float = 1.0,
@@ -76,7 +81,9 @@ class GaussianConstraint(Part):
                 problems.append(f"{name}: got {value}, expected 0 or more")
         if operator not in ("identity", "laplacian", "kernel"):
             problems.append(f"operator: got {operator!r}, expected identity, laplacian or kernel")
-        problems += _kernel_problems(kernel, operator == "kernel")
+        if solver not in ("descent", "loss"):
+            problems.append(f"solver: got {solver!r}, expected descent or loss")
+        problems += _kernel_problems(kernel, operator)
         if not sigma[0] >= sigma[1] > 0:
             problems.append(f"sigma: got {list(sigma)}, expected a start and an end above 0 that is not larger")
         if not lr > 0:
@@ -89,12 +96,14 @@ class GaussianConstraint(Part):
         self.operator = operator
         self.kernel = kernel
         self.sigma = sigma
+        self.solver = solver
         self.cut = cut
         self._epochs = epochs
         self.lr = lr
         self.ratio = ratio
         self._state: State | None = None
         self._sigma: float | None = None
+        self._total = 1.0
 
     def strength(self) -> float | None:
         """The configured ratio."""
@@ -142,8 +151,8 @@ class GaussianConstraint(Part):
         self._silence(run, state)
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """``λ/N · Σ (1 - exp(-(Dw)²/2σ²))`` while the penalty acts."""
-        if self._sigma is None or self._state is None:
+        """``p/N · Σ (1 - exp(-(Dw)²/2σ²))`` while the penalty acts through the loss."""
+        if self._sigma is None or self._state is None or self.solver != "loss":
             return {}
         return {"gaussian": self.penalty * self._state.density(self._sigma)}
 
@@ -152,7 +161,7 @@ class GaussianConstraint(Part):
         from bigopt_plugins.compression.gaussian_constraint._callbacks import Anneal, Project
 
         if self._sigma is not None:
-            return [Anneal(self._tell)]
+            return [Anneal(self._tell, self._descend if self.solver == "descent" else None)]
         return [Project(self._state.project)] if self._state is not None else []
 
     def finish(self, run: Run, fit: Fit) -> None:
@@ -190,11 +199,12 @@ class GaussianConstraint(Part):
         return State({name: layers[name] for name in operators}, operators), left
 
     def _train(self, run: Run, fit: Fit, epochs: int) -> None:
+        from bigopt_plugins.compression._rates import total_rate
         from bigopt_plugins.compression.gaussian_constraint._callbacks import LAST
 
-        self._sigma = self.sigma[0]
+        lr = self.lr * run.settings.optimizer.lr
+        self._sigma, self._total = self.sigma[0], total_rate(run, epochs, lr)
         try:
-            lr = self.lr * run.settings.optimizer.lr
             penalised = replace(run, monitor=Monitor(LAST, "max"))
             fit(penalised, epochs, lr=lr, name=NAME, parts=[*run.parts, self])
         finally:
@@ -203,6 +213,10 @@ class GaussianConstraint(Part):
     def _tell(self, share: float) -> None:
         start, end = self.sigma
         self._sigma = start * (end / start) ** share
+
+    def _descend(self, rate: float) -> None:
+        assert self._state is not None and self._sigma is not None
+        self._state.descend(self._sigma, min(1.0, self.penalty * rate / self._total))
 
     def _units(self, run: Run, model: Network) -> tuple[Groups, list[Units]]:
         example = run.data.train.take(torch.arange(min(2, len(run.data.train))))
@@ -287,9 +301,9 @@ def _smallest(values: Tensor, share: float) -> float:
     return float(present.kthvalue(count).values) if count else 0.0
 
 
-def _kernel_problems(kernel: Sequence[Sequence[float]], wanted: bool) -> list[str]:
-    if not wanted:
-        return [f"kernel: got {[list(row) for row in kernel]}, but the operator is none"] if kernel else []
+def _kernel_problems(kernel: Sequence[Sequence[float]], operator: str) -> list[str]:
+    if operator != "kernel":
+        return [f"kernel: got {[list(row) for row in kernel]}, but the operator is {operator}"] if kernel else []
     widths = {len(row) for row in kernel}
     if len(kernel) % 2 and len(widths) == 1 and next(iter(widths)) % 2:
         return []

@@ -18,12 +18,13 @@ class Proximal(Callback):
 
     Args:
         families: the groups.
-        weight: λ; the step is the learning rate times λ. None takes no step (the penalty is in the loss).
+        weights: λ of each family; the step is the learning rate times λ. None takes no step (the penalty is in the
+            loss).
     """
 
-    def __init__(self, families: Sequence[Family], weight: float | None) -> None:
+    def __init__(self, families: Sequence[Family], weights: Sequence[float] | None) -> None:
         self.families = list(families)
-        self.weight = weight
+        self.weights = weights
         self.step = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -32,8 +33,8 @@ class Proximal(Callback):
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Takes the step, once for each optimizer step."""
-        if self.weight is not None and pl_module.step != self.step:
-            shrink(self.families, pl_module.rate * self.weight)
+        if self.weights is not None and pl_module.step != self.step:
+            shrink(self.families, [pl_module.rate * weight for weight in self.weights])
         self.step = pl_module.step
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

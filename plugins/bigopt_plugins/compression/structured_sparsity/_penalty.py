@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -38,22 +38,30 @@ def group_norms(family: Family) -> Tensor:
     return (family.squares() + TINY).sqrt()
 
 
-def penalty(families: Iterable[Family]) -> Tensor:
-    """``Σ_g √|g| · ‖w_g‖₂`` over all groups of all families."""
-    terms = [
-        (family.sizes.sqrt().to(norms.device) * norms).sum() for family in families for norms in (group_norms(family),)
-    ]
-    return torch.stack(terms).sum() if terms else torch.zeros(())
+def penalty(families: Sequence[Family], weights: Sequence[float] | None = None) -> Tensor:
+    """``Σ_f λ_f Σ_g √|g| · ‖w_g‖₂`` over all groups g of all families f; λ is 1 without weights."""
+    terms = [(family.sizes.sqrt().to(norms.device) * norms).sum() for family, norms in _with_norms(families)]
+    each = weights if weights is not None else [1.0] * len(terms)
+    return (
+        torch.stack([weight * term for weight, term in zip(each, terms, strict=True)]).sum()
+        if terms
+        else torch.zeros(())
+    )
+
+
+def _with_norms(families: Iterable[Family]) -> Iterator[tuple[Family, Tensor]]:
+    for family in families:
+        yield family, group_norms(family)
 
 
 @torch.no_grad()
-def shrink(families: Iterable[Family], threshold: float) -> None:
-    """The proximal step of ``threshold · Σ_g √|g| ‖w_g‖₂``, one family after the other.
+def shrink(families: Iterable[Family], thresholds: Iterable[float]) -> None:
+    """The proximal step of ``Σ_f t_f Σ_g √|g| ‖w_g‖₂``, one family after the other.
 
-    Within a family the groups do not overlap, and the step is exact: ``w_g ← w_g · max(0, 1 - threshold √|g|/‖w_g‖)``.
+    Within a family the groups do not overlap, and the step is exact: ``w_g ← w_g · max(0, 1 - t_f √|g|/‖w_g‖)``. It
+    takes ``t_f`` off the root mean square of each group.
     """
-    for family in families:
-        norms = group_norms(family)
+    for (family, norms), threshold in zip(_with_norms(families), thresholds, strict=True):
         family.scale((1 - threshold * family.sizes.sqrt().to(norms.device) / norms).clamp_min(0))
 
 

@@ -19,7 +19,7 @@ from bigopt_plugins.compression._held import KeepZeros, callbacks, release
 from bigopt_plugins.compression._weights import network, tell_left
 from bigopt_plugins.compression.structured_sparsity._branches import Branch
 from bigopt_plugins.compression.structured_sparsity._kernels import crop
-from bigopt_plugins.compression.structured_sparsity._penalty import Family, penalty
+from bigopt_plugins.compression.structured_sparsity._penalty import Family, magnitudes, penalty
 from bigopt_plugins.compression.structured_sparsity._removal import Choice, take_away, vanished, weakest
 from bigopt_plugins.compression.structured_sparsity._rules import Rule, unused
 from bigopt_plugins.compression.structured_sparsity._view import View
@@ -30,21 +30,23 @@ KINDS = ("filters", "channels", "shapes", "depth")
 class StructuredSparsity(Part):
     """Trains with a group lasso over filters, channels, kernel shapes and depth, then removes what vanished.
 
-    Structured sparsity learning (Wen et al. 2016, arXiv:1608.03665): ``E(w) = E_D(w) + λ Σ_g √|g| ‖w_g‖₂``, where the
-    groups are filters ``W[n,:,:,:]`` (all layers that a residual ties together as one, biases included), channels
+    Structured sparsity learning (Wen et al. 2016, arXiv:1608.03665): ``E(w) = E_D(w) + Σ_f λ_f Σ_g √|g| ‖w_g‖₂``, where
+    the groups are filters ``W[n,:,:,:]`` (all layers that a residual ties together as one, biases included), channels
     ``W[:,c,:,:]`` of all readers, kernel positions ``W[:,c,i,j]``, and the layers of whole residual branches. ``w`` are
     the weights with the batch norm behind folded in, ``W·γ/√(σ² + ε)``: in front of a batch norm, the size of ``W``
     means nothing. ``√|g|`` (Yuan and Lin 2006) makes groups of all sizes comparable.
 
     Adam's subgradients rarely reach zero, so after each optimizer step with rate η comes the proximal step
-    ``w_g ← w_g · max(0, 1 - ηλ√|g| / ‖w_g‖₂)``, one kind of group after the other. With Adam, whose steps have size η,
-    λ counts against gradients of size 1; with SGD against the loss's own, so that it must be smaller there.
+    ``w_g ← w_g · max(0, 1 - ηλ_f√|g| / ‖w_g‖₂)``, one layer and kind of group after the other. What λ means depends on
+    the optimizer, the rate and the number of steps, so ``penalty`` p says instead how much is taken off in all:
+    ``λ_f = p · r_f / Σ_t η_t`` with ``r_f`` the mean root mean square of the layer's groups. At p = 1 an average group
+    that the loss does not hold up is just gone at the end of the training.
 
     Units whose norm vanished are removed, branches are left out where a shortcut goes around them, kernels lose outer
     rings where the padding can shrink with them; other vanished positions stay as zeros. The recovery comes after.
 
     Args:
-        penalty: λ; 0 trains without a penalty (``rules`` and ``ratio`` still act).
+        penalty: p; 0 trains without a penalty (``rules`` and ``ratio`` still act).
         groups: kinds of groups that are penalised.
         epochs: epochs with the penalty, before the recovery; null means half of the first stage's, 0 none.
         lr: peak learning rate of these epochs as a share of ``optimizer.lr``.
@@ -64,7 +66,7 @@ class StructuredSparsity(Part):
 
     def __init__(
         self,
-        penalty: float = 0.1,
+        penalty: float = 1.0,
         groups: tuple[Literal["filters", "channels", "shapes", "depth"], ...] = ("filters",),
         epochs: int | None = None,
         lr: float = 1.0,
@@ -96,6 +98,7 @@ class StructuredSparsity(Part):
         self.ratio = ratio
         self.rules = tuple(rules)
         self._training: list[Family] | None = None
+        self._weights: list[float] = []
         self._before: dict[str, int] = {}
 
     def strength(self) -> float | None:
@@ -146,10 +149,10 @@ class StructuredSparsity(Part):
         run.model = model
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """``λ Σ_g √|g| ‖w_g‖₂`` with the subgradient solver; nothing where the proximal step does its work."""
+        """``Σ_f λ_f Σ_g √|g| ‖w_g‖₂`` with the subgradient solver; nothing where the proximal step does its work."""
         if self._training is None or self.solver == "proximal":
             return {}
-        return {"group_lasso": self.penalty * penalty(self._training)}
+        return {"group_lasso": penalty(self._training, self._weights)}
 
     def callbacks(self, run: Run) -> list[Any]:
         """The proximal step while the penalty acts; afterwards what holds vanished positions at zero."""
@@ -157,7 +160,7 @@ class StructuredSparsity(Part):
             return callbacks(run.model)
         from bigopt_plugins.compression.structured_sparsity._callback import Proximal
 
-        return [*callbacks(run.model), Proximal(self._training, self.penalty if self.solver == "proximal" else None)]
+        return [*callbacks(run.model), Proximal(self._training, self._weights if self.solver == "proximal" else None)]
 
     def finish(self, run: Run, fit: Fit) -> None:
         """Leaves a plain model and tells what is left of every layer."""
@@ -190,13 +193,16 @@ class StructuredSparsity(Part):
 
     def _train(self, run: Run, fit: Fit, model: Network, epochs: int) -> None:
         """One fit with the penalty, left at its last epoch; averaged weights would have no zeros."""
+        from bigopt_plugins.compression._rates import total_rate
         from bigopt_plugins.compression.structured_sparsity._callback import LAST
 
         settings = replace(run.settings, trainer=replace(run.settings.trainer, ema=None))
         penalised = replace(run, monitor=Monitor(LAST, "max"), settings=settings)
+        lr = self.lr * run.settings.optimizer.lr
         self._training = self._view(run, model).families(self.groups, model)
+        share = self.penalty / total_rate(run, epochs, lr)
+        self._weights = [share * float(magnitudes(family).mean()) for family in self._training]
         try:
-            lr = self.lr * run.settings.optimizer.lr
             fit(penalised, epochs, lr=lr, name="structured_sparsity", parts=[*run.parts, self])
         finally:
             self._training = None
