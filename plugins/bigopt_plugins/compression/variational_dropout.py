@@ -33,11 +33,10 @@ class VariationalDropout(Part):
     non-zeros and compressed bytes fall, latency does not. The epoch that is kept is the one with the least loss on
     validation plus KL at full weight.
 
-    Few samples make the KL weigh much (with N the training set, as in the paper): lower ``kl_weight`` then.
-
     Args:
         threshold: log α from which a weight is dropped (3: more than 95% dropout).
-        kl_weight: factor on ``KL/N``.
+        kl_weight: factor on ``KL/N``: 1 is the paper's. Null takes ``min(1, N/|θ|)``, since with fewer samples than
+            weights the KL outweighs whatever the samples say.
         warmup: share of the steps over which the KL rises from 0 to its weight.
         log_alpha: of all weights at the start; -8 is nearly no noise.
         noise_lr: peak learning rate of log σ²; null lets a weight be dropped in a fifth of the fit (an optimizer of
@@ -50,7 +49,7 @@ class VariationalDropout(Part):
     def __init__(
         self,
         threshold: float = 3.0,
-        kl_weight: float = 1.0,
+        kl_weight: float | None = None,
         warmup: float = 0.5,
         log_alpha: float = -6.0,
         noise_lr: float | None = None,
@@ -106,8 +105,11 @@ class VariationalDropout(Part):
 
     def divergence(self, run: Run) -> Tensor:
         """``kl_weight · KL/N`` of the whole model."""
-        terms = [kl_divergence(layer.log_alpha()).sum() for layer in noisy(run.model)]
-        return torch.stack(terms).sum() * (self.kl_weight / len(run.data.train))
+        layers, samples = noisy(run.model), len(run.data.train)
+        weight = self.kl_weight
+        if weight is None:
+            weight = min(1.0, samples / sum(layer.theta.numel() for layer in layers))
+        return torch.stack([kl_divergence(layer.log_alpha()).sum() for layer in layers]).sum() * (weight / samples)
 
     def param_groups(self, run: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Noise has its own rate and no decay."""

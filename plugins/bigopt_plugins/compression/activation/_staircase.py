@@ -47,7 +47,7 @@ def pact(x: Tensor, clip: Tensor, levels: int) -> Tensor:
 class Staircase(nn.Module):
     """A ReLU-like staircase with k levels from 0 upwards.
 
-    Exported as a clip to the highest level, QuantizeLinear and DequantizeLinear to and from 8-bit integers.
+    Exported as QuantizeLinear and DequantizeLinear to and from 8-bit integers, and a clip to the highest level.
 
     Args:
         levels: k, from 2 to 256.
@@ -79,9 +79,10 @@ class Staircase(nn.Module):
 
         ops = torch.ops.quantized_decomposed
         spec = (self._exported, 0, 0, 255, torch.uint8)
-        q = ops.quantize_per_tensor(x.clamp(0.0, self._exported * (self.levels - 1)), *spec)
-        out: Tensor = ops.dequantize_per_tensor(q, *spec)
-        return out
+        out: Tensor = ops.dequantize_per_tensor(ops.quantize_per_tensor(x, *spec), *spec)
+        # Clipped here and not before: where integers go straight into a layer whose output becomes integers as well,
+        # ONNX Runtime rounds the layer's float weights to 8 bits on loading, and its answers change.
+        return out.clamp(0.0, self._exported * (self.levels - 1))
 
     def train(self, mode: bool = True) -> Staircase:
         """Switches modes; evaluation fixes the step that an export writes."""

@@ -88,9 +88,10 @@ class WeightBall:
 class UnitBall:
     """Units, each with all weights that read it as one vector.
 
-    Under ``l1`` the norms of these vectors are bounded, so that whole vectors vanish (the ball of the group lasso);
-    under ``l0`` the number of weights that depend on the units left is bounded, and the units with the smallest norm,
-    relative to their group's root mean square, go first. One unit of each group stays.
+    Norms are measured in units of their group's root mean square before the step: with one unit for all, layers with
+    few weights per unit would lose every unit first. Under ``l1`` the sum of the norms is bounded, so that whole
+    vectors vanish (the ball of the group lasso); under ``l0`` the number of weights that depend on the units left is
+    bounded, and the units with the smallest norm go first. One unit of each group stays.
 
     Args:
         model: has the layers.
@@ -106,6 +107,8 @@ class UnitBall:
             [(model.get_submodule(name), *map(torch.tensor, places)) for name, places in units.reads.items()]
             for units in self.found
         ]
+        self.scales = [1.0] * len(self.found)
+        self.scales = [float(norms.square().mean().sqrt().clamp_min(1e-30)) for norms in self.norms()]
 
     def size(self) -> float:
         """What the ball bounds: number of weights, or the sum of the units' norms."""
@@ -122,14 +125,14 @@ class UnitBall:
 
     @torch.no_grad()
     def norms(self) -> list[Tensor]:
-        """Euclidean norm of each unit's vector, by group."""
+        """Relative Euclidean norm of each unit's vector, by group."""
         result = []
-        for units, readers in zip(self.found, self.readers, strict=True):
+        for units, readers, scale in zip(self.found, self.readers, self.scales, strict=True):
             squares = torch.zeros(units.count)
             for layer, channels, behind in readers:
                 slices = layer.weight.detach()[:, channels].transpose(0, 1).flatten(1).cpu()
                 squares.index_add_(0, behind, slices.square().sum(1))
-            result.append(squares.sqrt())
+            result.append(squares.sqrt() / scale)
         return result
 
     @torch.no_grad()
@@ -148,7 +151,7 @@ class UnitBall:
 
     def _kept(self, radius: float) -> Tensor:
         """Which units stay: as many of the strongest as fit."""
-        scores = [norms / norms.square().mean().sqrt().clamp_min(1e-30) for norms in self.norms()]
+        scores = self.norms()
         ranked = torch.cat([self._protected(score) for score in scores])
         order = ranked.argsort(descending=True, stable=True)
         low, high = len(scores), len(order)  # one of each group comes first

@@ -14,8 +14,8 @@ from bigopt_plugins.compression.l0._control import OBJECTIVE, Control
 INFEASIBLE = 100.0
 """Price of a violated constraint, in nats for the whole model; more than any loss."""
 
-TOLERANCE = 0.01
-"""Share of the weights by which a constraint may be missed while gates still move; closing the last is for the end."""
+CAP = (0.4, 0.75)
+"""Shares of the fit between which the cap on open gates falls from everything to what the constraint allows."""
 
 
 class Gating(Callback):
@@ -25,15 +25,15 @@ class Gating(Callback):
         control: the gates.
         warmup: share of the fit's steps over which the penalty rises.
         penalty: price of the whole model in nats; None where there is a constraint.
-        target: share of the weights that the constraint allows.
+        limit: weights that the constraint allows.
         ascent: what the multiplier gains over a whole fit in which the constraint is violated by the whole model.
     """
 
-    def __init__(self, control: Control, warmup: float, penalty: float | None, target: float, ascent: float) -> None:
+    def __init__(self, control: Control, warmup: float, penalty: float | None, limit: float, ascent: float) -> None:
         self.control = control
         self.warmup = warmup
         self.penalty = penalty
-        self.target = target
+        self.limit = limit
         self.ascent = ascent
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
@@ -42,9 +42,13 @@ class Gating(Callback):
         self.control.draw()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Moves the multiplier."""
+        """Moves the multiplier and the cap."""
         if self.penalty is None:
-            self.control.ascend(self.target, self.ascent / steps(trainer))
+            total = self.control.total
+            self.control.ascend(self.limit / total, self.ascent / steps(trainer))
+            fallen = (trainer.global_step / steps(trainer) - CAP[0]) / (CAP[1] - CAP[0])
+            if fallen > 0:
+                self.control.trim(int(total - (total - self.limit) * min(1.0, fallen)))
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Logs what the best epoch is chosen by."""
@@ -52,7 +56,7 @@ class Gating(Callback):
         if self.penalty is not None:
             price = self.penalty * share
         else:
-            price = INFEASIBLE * max(0.0, share - self.target - TOLERANCE)
+            price = INFEASIBLE * max(0.0, self.control.left() - self.limit) / self.control.total
             pl_module.log("l0/multiplier", float(self.control.multiplier))
         pl_module.log("l0/expected", share * self.control.total)
         pl_module.log("l0/left", float(self.control.left()))

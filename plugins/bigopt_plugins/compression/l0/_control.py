@@ -83,6 +83,8 @@ class Control(nn.Module):
     @torch.no_grad()
     def trim(self, k: int) -> int:
         """Closes the least probable gates until at most k weights are left; returns how many gates it closed."""
+        if self.left() <= k:
+            return 0
         kept = torch.cat([mask.reshape(-1) for mask in self.kept()])
         strength = torch.cat([self._ranked(gate.log_alpha) for gate in self._sets()])
         order = kept.nonzero().flatten()

@@ -63,8 +63,10 @@ class HardConcrete(nn.Module):
 
     def close(self, index: Tensor) -> None:
         """Closes these gates (a flat index) for good."""
-        with torch.no_grad():
-            self.log_alpha.view(-1)[index] = -10.0
+        mask = torch.zeros(self.log_alpha.numel(), dtype=torch.bool, device=self.log_alpha.device)
+        mask[index] = True
+        with torch.no_grad():  # a view would not do: in training images' weights are laid out with the channels last
+            self.log_alpha.masked_fill_(mask.reshape(self.log_alpha.shape), -10.0)
 
 
 class GatedInput(nn.Module):

@@ -38,16 +38,17 @@ class L0(Part):
 
     - ``l0_ball``: at most k non-zero weights. It counts and does not care how large they are: what stays is not
       shrunk, and rescaling a layer changes nothing; but the set is not convex, so where training ends depends on its
-      path. By ``lagrangian`` the gates minimise ``loss + μ·(E‖θ‖₀ − k)/|θ|`` while μ ascends
-      ``μ ← max(0, μ + η·(E‖θ‖₀ − k)/|θ|)``, back to 0 once the constraint holds (Gallego-Posada et al. 2022,
-      arXiv:2208.04425); by ``projection`` there are no gates, and after every step all
-      weights but those that are largest, relative to their layer's root mean square, are set to 0 (units: by the norm
-      of what reads them; iterative hard thresholding, Blumensath and Davies 2009). k holds exactly.
+      path. By ``lagrangian`` the gates minimise ``loss + μ·(E‖θ‖₀ − k)/|θ|`` while μ ascends,
+      ``μ ← μ + η·(E‖θ‖₀ − k)/|θ|``, and goes back to 0 once the constraint holds (Gallego-Posada et al. 2022,
+      arXiv:2208.04425), and what it has not reached by then is cut: from 40% to 75% of the fit a cap falls to k, over
+      which the least probable gates are closed. By ``projection`` there are no gates, and after every step all weights
+      but those that are largest, relative to their layer's root mean square, are set to 0 (units: by the norm of what
+      reads them; iterative hard thresholding, Blumensath and Davies 2009). k holds exactly either way.
     - ``l1_ball``: ``Σ|w| ≤ threshold``, by the projection of Duchi et al. (2008) after every step: all weights move
       towards 0 by the same amount, and those that reach it are 0. The set is convex, the projection is exact and
       zeros are its by-product: how many there are nobody says in advance, what stays is shrunk, and a layer behind
       which a batch norm follows can avoid the bound by shrinking as a whole. With units, the norms of their vectors
-      of weights are bounded instead, so that whole units vanish.
+      of weights (relative to their group's) are bounded instead, so that whole units vanish.
 
     Units are channels, neurons or heads whose removal is exactly a gate of 0 at everything that reads them; groups
     with a layer norm across them are named and left. The epoch that is kept is the one with the least loss on
@@ -172,7 +173,7 @@ class L0(Part):
 
         if self._control is not None:
             penalty = self.penalty if self.constraint == "none" else None
-            return [Gating(self._control, self.warmup, penalty, self._target(), self.ascent)]
+            return [Gating(self._control, self.warmup, penalty, self._sizes[1], self.ascent)]
         return [] if self._ball is None else [Projecting(self._ball, *self._sizes, self.warmup)]
 
     def finish(self, run: Run, fit: Fit) -> None:
