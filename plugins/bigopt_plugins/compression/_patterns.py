@@ -57,6 +57,16 @@ def n_of_m(weight: Tensor, m: int, n: int) -> Tensor:
     return mask.reshape(groups.shape).movedim(-1, 1).contiguous()
 
 
+def lamp(scores: Tensor) -> Tensor:
+    """``s_u² / Σ s_v²`` over the ``v`` with ``s_v ≥ s_u`` (Lee et al. 2021, eq. 4), so that layers can be compared."""
+    squares = scores.reshape(-1).double() ** 2
+    order = squares.argsort(descending=True, stable=True)
+    sums = squares[order].cumsum(0)
+    values = torch.empty_like(squares)
+    values[order] = squares[order] / sums.clamp_min(torch.finfo(torch.float64).tiny)
+    return values.reshape(scores.shape)
+
+
 def best_blocks(scores: Mapping[str, Tensor], pool: Sequence[str], strength: float, floor: float) -> dict[str, Tensor]:
     """True at the best blocks of some layers together: as many as are left of those that are not zero."""
     flat = torch.cat([_with_floor(scores[name].reshape(-1), floor) for name in pool]) if pool else torch.empty(0)

@@ -13,7 +13,7 @@ from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.compression._held import KeepZeros, callbacks, held, hold, release, share_left
-from bigopt_plugins.compression._patterns import best_blocks, block_scores, n_of_m, parse, spread
+from bigopt_plugins.compression._patterns import best_blocks, block_scores, lamp, n_of_m, parse, spread
 from bigopt_plugins.compression._weights import CONVOLUTIONS, network, tell_left, weighted
 
 RATIO = 0.8
@@ -33,11 +33,14 @@ class MagnitudePruning(Part):
     Args:
         ratio: share of the weights to set to zero, in [0, 1); null means 0.8, or what an n:m pattern says.
         norm: how a block is scored.
-        ranking: ``global`` ranks all layers together, ``local`` takes the share from every layer; an n:m pattern is
-            local by its nature.
+        ranking: ``local`` takes the share from every layer; ``global`` ranks the scores of all layers together, which
+            cuts through layers whose weights are small as a whole; ``lamp`` does so after dividing each squared score
+            by the sum of those that are not smaller in its layer (Lee et al. 2021, arXiv:2010.07611). An n:m pattern
+            is local by its nature.
         pattern: ``unstructured``; ``n:m`` such as ``2:4``; or blocks of output × input channels such as ``4x1``
             (the weights of a convolution as a matrix: output channels × input channels · kernel).
-        min_left: share of its weights that a layer keeps at least under global ranking, so that none is cut through.
+        min_left: share of its weights that a layer keeps at least where layers are ranked together, so that none is
+            cut through.
 
     Raises:
         RequestError: an argument is out of range, or ratio and n:m pattern disagree.
@@ -49,7 +52,7 @@ class MagnitudePruning(Part):
         self,
         ratio: float | None = None,
         norm: Literal["l1", "l2"] = "l1",
-        ranking: Literal["global", "local"] = "global",
+        ranking: Literal["lamp", "global", "local"] = "lamp",
         pattern: str = "unstructured",
         min_left: float = 0.01,
     ) -> None:
@@ -59,8 +62,8 @@ class MagnitudePruning(Part):
             problems.append(f"ratio: got {ratio}, expected a share in [0, 1)")
         if norm not in ("l1", "l2"):
             problems.append(f"norm: got {norm!r}, expected l1 or l2")
-        if ranking not in ("global", "local"):
-            problems.append(f"ranking: got {ranking!r}, expected global or local")
+        if ranking not in ("lamp", "global", "local"):
+            problems.append(f"ranking: got {ranking!r}, expected lamp, global or local")
         if n_m is None and block is None:
             problems.append(f"pattern: got {pattern!r}, expected unstructured, n:m such as 2:4, or a block such as 4x1")
         if n_m is not None and ratio is not None and not math.isclose(ratio, 1 - n_m[0] / n_m[1]):
@@ -104,9 +107,12 @@ class MagnitudePruning(Part):
             kept = {n: n_of_m(w, n_m[1], _n_left(model.get_submodule(n), n_m[1], strength)) for n, w in chosen.items()}
         else:
             assert block is not None
-            floor = self.min_left if self.ranking == "global" else 0.0
+            together = self.ranking != "local"
+            floor = self.min_left if together else 0.0
             scores = {name: block_scores(weight, block, self.norm) for name, weight in chosen.items()}
-            pools = [list(scores)] if self.ranking == "global" else [[name] for name in scores]
+            if self.ranking == "lamp":
+                scores = {name: lamp(values) for name, values in scores.items()}
+            pools = [list(scores)] if together else [[name] for name in scores]
             best = {name: mask for pool in pools for name, mask in best_blocks(scores, pool, strength, floor).items()}
             kept = {name: spread(mask, block, chosen[name].shape) for name, mask in best.items()}
         hold(model, {f"{name}.weight": mask & (chosen[name] != 0) for name, mask in kept.items()})

@@ -17,7 +17,7 @@ from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.settings import Optimizer, Recover, Schedule, StepOptions
 from bigopt_plugins.compression._held import KeepZeros
-from bigopt_plugins.compression._patterns import block_scores
+from bigopt_plugins.compression._patterns import block_scores, lamp
 from bigopt_plugins.compression.magnitude_pruning import MagnitudePruning
 
 
@@ -44,7 +44,7 @@ def test_global_ranking_takes_the_smallest_of_all_layers(run):
     flat = torch.cat([p.detach().abs().flatten() for p in run.model.parameters() if p.ndim > 1])
     threshold = np.sort(flat.numpy())[round(0.6 * len(flat))]
     before = copy.deepcopy(run.model)
-    MagnitudePruning(min_left=0).apply(run, 0.6)
+    MagnitudePruning(ranking="global", min_left=0).apply(run, 0.6)
     for (name, new), old in zip(run.model.named_parameters(), before.parameters(), strict=True):
         expected = old if new.ndim == 1 else torch.where(old.abs() >= float(threshold), old, 0)
         assert torch.equal(new, expected), name
@@ -58,8 +58,22 @@ def test_local_ranking_takes_the_share_of_every_layer_and_the_floor_saves_a_weak
     assert [int((~z).sum()) for z in zeros(run.model).values()] == [18, 216, 9]
     for floor, left in ((0.0, 0), (0.25, 9)):
         run.model = copy.deepcopy(weak)
-        MagnitudePruning(min_left=floor).apply(run, 0.9)
+        MagnitudePruning(ranking="global", min_left=floor).apply(run, 0.9)
         assert int((run.model.net[7].weight != 0).sum()) == left
+
+
+def test_lamp_is_its_formula_and_does_not_mind_a_layers_scale(run):
+    values = torch.tensor([[1.0, 3.0], [0.0, 2.0]])
+    torch.testing.assert_close(lamp(values).float(), torch.tensor([[1 / 14, 1.0], [0.0, 4 / 13]]))
+    masks = []
+    for scale in (1.0, 1e-3):
+        trial = run.fork()
+        with torch.no_grad():
+            trial.model.net[7].weight *= scale
+        MagnitudePruning().apply(trial, 0.9)
+        masks.append(zeros(trial.model))
+    assert all(torch.equal(masks[0][name], masks[1][name]) for name in masks[0])
+    assert sum(int(z.sum()) for z in masks[0].values()) == 875
 
 
 def test_two_of_four_consecutive_input_channels_stay(run):
