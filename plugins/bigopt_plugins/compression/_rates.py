@@ -17,4 +17,4 @@ def total_rate(run: Run, epochs: int, lr: float) -> float:
     """
     total = total_steps(run, epochs)
     each = max(1, total // max(1, epochs))
-    return max(1e-12, lr * sum(factor(run.settings.scheduler, step, total, each) for step in range(total)))
+    return max(1e-30, lr * sum(factor(run.settings.scheduler, step, total, each) for step in range(total)))

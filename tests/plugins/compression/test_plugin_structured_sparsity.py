@@ -127,6 +127,18 @@ def test_the_proximal_step_is_group_soft_thresholding_also_through_a_batch_norm(
     assert gradient[alive].abs().max() < 1e-5
 
 
+def test_the_step_leaves_the_strongest_groups_alone_once_enough_are_at_zero(tmp_path):
+    model = network(plain())
+    view, _ = view_of(model, tmp_path, ("filters",))
+    family = Filters(view.bundles[1], view.norms)
+    before = magnitudes(family)
+    strongest = before.topk(2).indices.sort().values
+    shrink([family], [1e6], most=0.7)  # 4 of 6
+    after = magnitudes(family)
+    assert after.nonzero().flatten().tolist() == strongest.tolist()
+    torch.testing.assert_close(after[strongest], before[strongest])
+
+
 def test_the_subgradient_solver_reaches_exactly_what_makes_the_units(tmp_path):
     model = network(normed())
     run = make_run(tmp_path, model, data(image=True))
@@ -256,7 +268,7 @@ def test_training_makes_groups_vanish_and_removes_them(tmp_path):
 def test_in_all_the_penalty_takes_that_multiple_of_the_mean_off(tmp_path):
     from bigopt_plugins.compression._rates import total_rate
 
-    sgd = Optimizer(name="sgd", lr=1e-13, weight_decay=0.0)
+    sgd = Optimizer(name="sgd", lr=1e-9, weight_decay=0.0)
     run = make_run(tmp_path, network(plain()), data(image=True), optimizer=sgd)
     start = strengths(run.model, tmp_path)
     StructuredSparsity(penalty=0.5, epochs=3, ratio=0.0).prepare(run, Fitter(tmp_path))
@@ -451,6 +463,7 @@ def test_layers_that_cannot_be_handled_are_named_or_refused(tmp_path):
         ({"groups": ()}, "groups: got"),
         ({"ratio": 1.0}, "ratio: got 1.0"),
         ({"lr": 0.0}, "lr: got 0.0"),
+        ({"most": 0.0}, "most: got 0.0"),
         ({"rules": (Rule("*", "ratio"),)}, "rules\\[0\\].ratio: got None"),
         ({"rules": (Rule("*", "keep", units=(1,)),)}, "rules\\[0\\].units"),
     ],

@@ -65,7 +65,7 @@ class GaussianConstraint(Part):
 
     def __init__(
         self,
-        penalty: float = 5.0,
+        penalty: float = 3.0,
         operator: Literal["identity", "laplacian", "kernel"] = "identity",
         kernel: tuple[tuple[float, ...], ...] = (),
         sigma: tuple[float, float] = (1.0, 0.1),

@@ -20,11 +20,13 @@ class Proximal(Callback):
         families: the groups.
         weights: λ of each family; the step is the learning rate times λ. None takes no step (the penalty is in the
             loss).
+        most: share of a family's groups that may be at zero.
     """
 
-    def __init__(self, families: Sequence[Family], weights: Sequence[float] | None) -> None:
+    def __init__(self, families: Sequence[Family], weights: Sequence[float] | None, most: float) -> None:
         self.families = list(families)
         self.weights = weights
+        self.most = most
         self.step = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -34,7 +36,7 @@ class Proximal(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Takes the step, once for each optimizer step."""
         if self.weights is not None and pl_module.step != self.step:
-            shrink(self.families, [pl_module.rate * weight for weight in self.weights])
+            shrink(self.families, [pl_module.rate * weight for weight in self.weights], self.most)
         self.step = pl_module.step
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

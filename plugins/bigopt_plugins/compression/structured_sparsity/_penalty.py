@@ -55,14 +55,24 @@ def _with_norms(families: Iterable[Family]) -> Iterator[tuple[Family, Tensor]]:
 
 
 @torch.no_grad()
-def shrink(families: Iterable[Family], thresholds: Iterable[float]) -> None:
+def shrink(families: Iterable[Family], thresholds: Iterable[float], most: float = 1.0) -> None:
     """The proximal step of ``Σ_f t_f Σ_g √|g| ‖w_g‖₂``, one family after the other.
 
     Within a family the groups do not overlap, and the step is exact: ``w_g ← w_g · max(0, 1 - t_f √|g|/‖w_g‖)``. It
     takes ``t_f`` off the root mean square of each group.
+
+    Args:
+        families: changed in place.
+        thresholds: ``t_f`` of each.
+        most: share of a family's groups that may be at zero; once that many are, the strongest ones are left alone.
     """
     for (family, norms), threshold in zip(_with_norms(families), thresholds, strict=True):
-        family.scale((1 - threshold * family.sizes.sqrt().to(norms.device) / norms).clamp_min(0))
+        root = family.sizes.sqrt().to(norms.device)
+        factors = (1 - threshold * root / norms).clamp_min(0)
+        spared = len(norms) - int(most * len(norms) + 1e-9)
+        if spared and int((factors > 0).sum()) <= spared:
+            factors[(norms / root).topk(spared).indices] = 1
+        family.scale(factors)
 
 
 @torch.no_grad()

@@ -51,6 +51,8 @@ class StructuredSparsity(Part):
         epochs: epochs with the penalty, before the recovery; null means half of the first stage's, 0 none.
         lr: peak learning rate of these epochs as a share of ``optimizer.lr``.
         solver: ``proximal``, or ``subgradient`` as in the paper (the penalty is a term of the loss).
+        most: share of a layer's groups that the proximal step may take; once that many are at zero, it leaves the
+            others alone, so that no layer is cut through.
         least: groups vanished whose weights have a root mean square up to this.
         ratio: share of every layer's groups that goes, the weakest ones; null removes what vanished. With
             ``max_drop`` the share is searched, so set it.
@@ -71,6 +73,7 @@ class StructuredSparsity(Part):
         epochs: int | None = None,
         lr: float = 1.0,
         solver: Literal["proximal", "subgradient"] = "proximal",
+        most: float = 0.9,
         least: float = 1e-4,
         ratio: float | None = None,
         rules: tuple[Rule, ...] = (),
@@ -79,6 +82,8 @@ class StructuredSparsity(Part):
         for name, value in (("penalty", penalty), ("epochs", epochs or 0), ("least", least)):
             if not value >= 0:
                 problems.append(f"{name}: got {value}, expected 0 or more")
+        if not 0 < most <= 1:
+            problems.append(f"most: got {most}, expected a share in (0, 1]")
         if not lr > 0:
             problems.append(f"lr: got {lr}, expected a value above 0")
         if ratio is not None and not 0 <= ratio < 1:
@@ -94,6 +99,7 @@ class StructuredSparsity(Part):
         self._epochs = epochs
         self.lr = lr
         self.solver = solver
+        self.most = most
         self.least = least
         self.ratio = ratio
         self.rules = tuple(rules)
@@ -160,7 +166,10 @@ class StructuredSparsity(Part):
             return callbacks(run.model)
         from bigopt_plugins.compression.structured_sparsity._callback import Proximal
 
-        return [*callbacks(run.model), Proximal(self._training, self._weights if self.solver == "proximal" else None)]
+        return [
+            *callbacks(run.model),
+            Proximal(self._training, self._weights if self.solver == "proximal" else None, self.most),
+        ]
 
     def finish(self, run: Run, fit: Fit) -> None:
         """Leaves a plain model and tells what is left of every layer."""
