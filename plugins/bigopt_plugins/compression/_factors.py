@@ -1,4 +1,4 @@
-"""The pair of thin layers that a singular value decomposition gives."""
+"""The pair of thin layers that a singular value decomposition gives, and putting it in a layer's place."""
 
 from __future__ import annotations
 
@@ -109,3 +109,32 @@ def kept_energy(values: Tensor, rank: int) -> tuple[float, float]:
     squares = values.double() ** 2
     share = float(squares[:rank].sum() / squares.sum().clamp_min(1e-300))
     return share, math.sqrt(max(0.0, 1 - share))
+
+
+def swap(model: nn.Module, name: str, pair: Pair, example: Tensor) -> str | None:
+    """Puts a pair in a layer's place; if the model does not run with it, takes it back and gives the reason."""
+    layer = model.get_submodule(name)
+    modes = [(module, module.training) for module in model.modules()]
+    put(model, name, pair)
+    try:
+        with torch.no_grad():
+            model.eval()(example)
+    except Exception as error:  # whatever a stranger's module does with its layer
+        put(model, name, layer)
+        return (
+            f"the model does not run without it ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
+        )
+    finally:
+        for module, training in modes:
+            module.training = training
+    return None
+
+
+def put(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Puts a module in the place of another."""
+    setattr(parent(model, name), name.rpartition(".")[2], module)
+
+
+def parent(model: nn.Module, name: str) -> nn.Module:
+    """The module that holds the named one."""
+    return model.get_submodule(name.rpartition(".")[0])

@@ -9,12 +9,22 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from bigopt.surgery import last_layer
+from bigopt.surgery import Groups, last_layer
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
-from bigopt_plugins.compression._factors import Pair, factors, kept_energy, matrix_of, rank_of, size_of
+from bigopt_plugins.compression._factors import (
+    Pair,
+    factors,
+    kept_energy,
+    matrix_of,
+    parent,
+    put,
+    rank_of,
+    size_of,
+    swap,
+)
 from bigopt_plugins.compression._weights import ignored, network, tell_left
 
 DECOMPOSED = (nn.Linear, nn.Conv2d)
@@ -30,13 +40,15 @@ class LowRank(Part):
     1×1 convolution to the output channels (Denton et al. 2014, arXiv:1404.0736; Zhang et al. 2016, arXiv:1505.06798).
     Parameters and MACs go from ``out·in·k²`` to ``r·(in·k² + out)``, so that r must be under
     ``out·in·k² / (in·k² + out)``; other layers, and the one that computes the logits, stay. Rounds decompose the
-    product again.
+    product again. A pair is one more call of a kernel: small layers get smaller, not faster.
 
     Args:
         rank_by: ``ratio`` takes the same share of parameters from every layer, ``energy`` keeps in every layer the
             fewest singular values with this share of ``Σ σ²``, so that layers that are nearly of low rank lose most.
         ratio: share of a layer's parameters to save, in [0, 1), for ``rank_by=ratio``.
         energy: share of ``Σ σ²`` to keep, in (0, 1], for ``rank_by=energy``.
+        attention: decompose query, key and value projections as well. Heads cannot be told from channels afterwards,
+            so a step that removes units has to come before.
 
     Raises:
         RequestError: an argument is out of range.
@@ -44,7 +56,13 @@ class LowRank(Part):
 
     strengths: ClassVar[tuple[float, ...]] = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
-    def __init__(self, rank_by: Literal["ratio", "energy"] = "ratio", ratio: float = 0.5, energy: float = 0.95) -> None:
+    def __init__(
+        self,
+        rank_by: Literal["ratio", "energy"] = "ratio",
+        ratio: float = 0.5,
+        energy: float = 0.95,
+        attention: bool = False,
+    ) -> None:
         problems = []
         if rank_by not in ("ratio", "energy"):
             problems.append(f"rank_by: got {rank_by!r}, expected ratio or energy")
@@ -57,6 +75,7 @@ class LowRank(Part):
         self.rank_by = rank_by
         self.ratio = ratio
         self.energy = energy
+        self.attention = attention
 
     def strength(self) -> float:
         """The share of parameters, or of energy, to take away."""
@@ -64,7 +83,7 @@ class LowRank(Part):
 
     def layers(self, run: Run) -> Sequence[str]:
         """Layers that can be decomposed, and those that are already."""
-        return _layers(run, network(run, "low_rank"), run.data.train.take(torch.arange(min(2, len(run.data.train)))))[0]
+        return self._layers(run, network(run, "low_rank"), _example(run))[0]
 
     def apply(self, run: Run, strength: float, only: str | None = None) -> None:
         """Saves this share of the parameters (or of the energy) that is left.
@@ -73,15 +92,15 @@ class LowRank(Part):
             RequestError: ``strict`` and a layer cannot be handled.
         """
         model = network(run, "low_rank")
-        example = run.data.train.take(torch.arange(min(2, len(run.data.train))))
-        names, left = _layers(run, model, example)
+        example = _example(run)
+        names, left = self._layers(run, model, example)
         rows = []
         for name in names if only is None else [only]:
             layer = model.get_submodule(name)
             values = torch.linalg.svdvals(matrix_of(layer).double())
             rank = rank_of(layer, values, strength, self.rank_by)
             if rank is not None:
-                reason = _swap(model, name, factors(layer, rank), example)
+                reason = swap(model, name, factors(layer, rank), example)
                 if reason is not None:
                     left[name], rank = reason, None
                 else:
@@ -112,29 +131,38 @@ class LowRank(Part):
             fits = False
         if not fits:
             raise RequestError(f"low_rank: the change {dict(entry)} does not fit this model")
-        _put(model, str(entry["layer"]), Pair.like(layer, rank))
+        put(model, str(entry["layer"]), Pair.like(layer, rank))
 
-
-def _layers(run: Run, model: Network, example: Tensor) -> tuple[list[str], dict[str, str]]:
-    """Names of what can be decomposed (pairs again), and of what cannot, with the reason."""
-    logits = _logits(model, example)
-    uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
-    owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
-    names: list[str] = []
-    left: dict[str, str] = {}
-    for name, module in model.named_modules():
-        inside = isinstance(_parent(model, name), Pair)
-        if inside or name == logits or ignored(name, run):
-            continue
-        if isinstance(module, Pair):
-            names.append(name)
-        elif isinstance(module, DECOMPOSED) or isinstance(module, nn.modules.conv._ConvNd):
-            reason = _hindrance(module, uses[id(module)] > 1 or owners[id(module.weight)] > 1)
-            if reason is None:
+    def _layers(self, run: Run, model: Network, example: Tensor) -> tuple[list[str], dict[str, str]]:
+        """Names of what can be decomposed (pairs again), and of what cannot, with the reason."""
+        logits = _logits(model, example)
+        projections = () if self.attention else _projections(model, example)
+        uses = Counter(id(module) for _, module in model.named_modules(remove_duplicate=False))
+        owners = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
+        names: list[str] = []
+        left: dict[str, str] = {}
+        for name, module in model.named_modules():
+            if isinstance(parent(model, name), Pair) or name == logits or ignored(name, run):
+                continue
+            if isinstance(module, Pair):
                 names.append(name)
-            else:
-                left[name] = reason
-    return names, left
+            elif isinstance(module, (*DECOMPOSED, nn.modules.conv._ConvNd)):
+                reason = _hindrance(module, uses[id(module)] > 1 or owners[id(module.weight)] > 1)
+                if name in projections:
+                    reason = "heads could not be removed any more; attention=true decomposes it"
+                if reason is None:
+                    names.append(name)
+                else:
+                    left[name] = reason
+        return names, left
+
+
+def _projections(model: Network, example: Tensor) -> tuple[str, ...]:
+    """Query, key and value projections; none in a model from which nothing can be removed anyway."""
+    try:
+        return tuple(name for block in Groups(model, example).attention for name in block.projections)
+    except RequestError:
+        return ()
 
 
 def _hindrance(module: Any, shared: bool) -> str | None:
@@ -157,33 +185,6 @@ def _logits(model: nn.Module, example: Tensor) -> str:
             module.training = training
 
 
-def _swap(model: nn.Module, name: str, pair: Pair, example: Tensor) -> str | None:
-    """Puts a pair in a layer's place; if the model does not run with it, takes it back and gives the reason."""
-    layer = model.get_submodule(name)
-    modes = [(module, module.training) for module in model.modules()]
-    _put(model, name, pair)
-    try:
-        with torch.no_grad():
-            model.eval()(example)
-    except Exception as error:  # whatever a stranger's module does with its layer
-        _put(model, name, layer)
-        return (
-            f"the model does not run without it ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        )
-    finally:
-        for module, training in modes:
-            module.training = training
-    return None
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    setattr(_parent(model, name), name.rpartition(".")[2], module)
-
-
-def _parent(model: nn.Module, name: str) -> nn.Module:
-    return model.get_submodule(name.rpartition(".")[0])
-
-
 def _row(name: str, before: nn.Module, after: nn.Module, values: Tensor) -> dict[str, Any]:
     rank = after.rank if isinstance(after, Pair) else len(values)
     energy, error = kept_energy(values, rank)
@@ -197,3 +198,7 @@ def _row(name: str, before: nn.Module, after: nn.Module, values: Tensor) -> dict
         "weights_before": size_of(before),
         "weights": size_of(after),
     }
+
+
+def _example(run: Run) -> Tensor:
+    return run.data.train.take(torch.arange(min(2, len(run.data.train))))
