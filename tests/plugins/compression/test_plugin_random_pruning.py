@@ -1,5 +1,6 @@
 """Random pruning: zeroed equals removed, for units and whole modules, on every topology."""
 
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from bigopt.surgery import Groups
 from bigopt.train import Fitter
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
-from bigopt.vocabulary.settings import Optimizer, Recover, StepOptions
+from bigopt.vocabulary.settings import Optimizer, Recover, Schedule, StepOptions
 from bigopt_plugins.compression.random_pruning._leaving import joins
-from bigopt_plugins.compression.random_pruning._units import draw
+from bigopt_plugins.compression.random_pruning._units import choose
 from bigopt_plugins.compression.random_pruning.plugin import RandomPruning
 from bigopt_plugins.models.inception import Inception
 from bigopt_plugins.models.mobilenet import MobileNet
@@ -192,18 +193,37 @@ def test_zeroed_units_stay_so_in_recovery_and_in_later_steps(tmp_path, name, tar
 def test_the_draw():
     pools = {"a": list(range(10)), "b": [3, 5, 8, 9], "c": [7]}
     least = dict.fromkeys(pools, 1)
-    local = draw(pools, 0.5, "local", least, 0)
+
+    def drawn(strength, ranking, seed=0):
+        return choose(nn.Module(), pools, strength, ranking, least, seed)
+
+    local = drawn(0.5, "local")
     assert {name: len(taken) for name, taken in local.items()} == {"a": 5, "b": 2}
-    assert set(local["b"]) <= {3, 5, 8, 9} and local == draw(pools, 0.5, "local", least, 0)
-    counts = {len(draw(pools, 0.6, "global", least, seed)["a"]) for seed in range(20)}
-    assert len(counts) > 1
+    assert set(local["b"]) <= {3, 5, 8, 9} and local == drawn(0.5, "local")
+    assert len({len(drawn(0.6, "global", seed)["a"]) for seed in range(20)}) > 1
     for seed in range(20):
-        taken = draw(pools, 0.6, "global", least, seed)
+        taken = drawn(0.6, "global", seed)
         assert sum(map(len, taken.values())) == 9 and len(taken.get("b", [])) <= 3 and "c" not in taken
     shares = torch.zeros(10)
     for seed in range(400):
-        shares[draw(pools, 0.5, "local", least, seed)["a"]] += 1 / 400
+        shares[drawn(0.5, "local", seed)["a"]] += 1 / 400
     assert (shares - 0.5).abs().max() < 0.1
+
+
+@pytest.mark.parametrize(("name", "target"), [("resnet", "modules"), ("plain", "units")])
+@pytest.mark.parametrize("schedule", ["iterative", "gradual"])
+def test_rounds_take_as_many_as_one_shot(tmp_path, name, target, schedule):
+    counts = []
+    for options in (StepOptions(), StepOptions(schedule=Schedule(schedule, 5))):
+        run = make_run(tmp_path, network(name), data(image=True))
+        run.report = report = Collected()
+        options = replace(options, recover=Recover(epochs=0))
+        compress(run, "random_pruning", RandomPruning(0.5, target), options, Fitter(tmp_path))
+        counts.append(
+            (report.values["taken"], sum(p.numel() for p in run.model.parameters()) if target == "units" else 0)
+        )
+        assert not [key for key in vars(run.model) if "progress" in key]
+    assert counts[0] == counts[1] and counts[0][0] > 0
 
 
 def test_same_seed_same_units_another_seed_others(tmp_path):

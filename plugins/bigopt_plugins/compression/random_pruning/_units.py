@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -11,6 +12,9 @@ from torch import nn
 from bigopt.surgery import ChannelGroup, Groups
 from bigopt.vocabulary.network import Network
 from bigopt_plugins.compression.random_pruning._wholes import MIXING
+
+PROGRESS = "random_pruning_progress"
+TOGETHER = "*"
 
 Sort = Literal["neurons", "channels", "heads"]
 
@@ -40,9 +44,41 @@ def alive(model: Network, group: ChannelGroup) -> list[int]:
     return seen.reshape(group.units, group.unit).any(1).nonzero().flatten().tolist()
 
 
-def draw(
-    pools: Mapping[str, Sequence[int]], strength: float, ranking: str, least: Mapping[str, int], seed: int
-) -> dict[str, list[int]]:
+@dataclass
+class Progress:
+    """What the strengths so far ask for, kept with the model while a step lasts, so that small rounds add up.
+
+    Attributes:
+        started: members that each pool, or all together, had at first.
+        share: how much of them is to be left, before rounding.
+        taken: members taken so far.
+    """
+
+    started: dict[str, int] = field(default_factory=dict)
+    share: dict[str, float] = field(default_factory=dict)
+    taken: int = 0
+
+    @classmethod
+    def of(cls, model: nn.Module) -> Progress:
+        """The model's own; a new one at the start of a step."""
+        found = vars(model).setdefault(PROGRESS, cls())
+        assert isinstance(found, cls)
+        return found
+
+    @classmethod
+    def end(cls, model: nn.Module) -> Progress:
+        """Takes it off the model."""
+        found = vars(model).pop(PROGRESS, None)
+        return found if isinstance(found, cls) else cls()
+
+    def due(self, pool: str, left: int, strength: float) -> int:
+        """How many of the ``left`` members have to go now."""
+        started = self.started.setdefault(pool, left)
+        self.share[pool] = self.share.get(pool, 1.0) * (1 - strength)
+        return max(0, left - (started - int((1 - self.share[pool]) * started + 1e-9)))
+
+
+def draw(pools: Mapping[str, Sequence[int]], due: Mapping[str, int], total: int, seed: int) -> dict[str, list[int]]:
     """Which members of each pool go.
 
     Positions are drawn, not members, so that the same ones go where earlier ones were zeroed as where they were
@@ -50,25 +86,45 @@ def draw(
 
     Args:
         pools: members that are left, by pool.
-        strength: share of them to take.
-        ranking: ``local`` takes the share of every pool, ``global`` of all together.
-        least: members that each pool keeps at least.
+        due: how many of each pool go at most.
+        total: how many go altogether at most.
         seed: of the draw, together with how many are left, so that rounds draw anew.
     """
-    total = sum(len(members) for members in pools.values())
-    generator = torch.Generator().manual_seed((seed * 1_000_003 + total) % 2**63)
-    order = torch.randperm(total, generator=generator).tolist()
     places = [(pool, place) for pool, members in pools.items() for place in range(len(members))]
-    quota = {
-        pool: min(
-            int(strength * len(members) + 1e-9) if ranking == "local" else total, max(0, len(members) - least[pool])
-        )
-        for pool, members in pools.items()
-    }
-    budget = total if ranking == "local" else int(strength * total + 1e-9)
+    generator = torch.Generator().manual_seed((seed * 1_000_003 + len(places)) % 2**63)
     taken: dict[str, list[int]] = {pool: [] for pool in pools}
-    for pool, place in (places[i] for i in order):
-        if budget and len(taken[pool]) < quota[pool]:
+    for pool, place in (places[i] for i in torch.randperm(len(places), generator=generator).tolist()):
+        if total and len(taken[pool]) < due[pool]:
             taken[pool].append(pools[pool][place])
-            budget -= 1
+            total -= 1
     return {pool: sorted(members) for pool, members in taken.items() if members}
+
+
+def choose(
+    model: nn.Module,
+    pools: Mapping[str, Sequence[int]],
+    strength: float,
+    ranking: str,
+    least: Mapping[str, int],
+    seed: int,
+) -> dict[str, list[int]]:
+    """Draws this share: of every pool (``local``), or of all together (``global``).
+
+    Args:
+        model: keeps the :class:`Progress` of the step.
+        pools: members that are left, by pool.
+        strength: share of them to take.
+        ranking: ``local`` or ``global``.
+        least: members that each pool keeps at least.
+        seed: of the draw.
+    """
+    progress = Progress.of(model)
+    count = sum(len(members) for members in pools.values())
+    most = {pool: max(0, len(members) - least[pool]) for pool, members in pools.items()}
+    if ranking == "local":
+        due = {pool: min(most[pool], progress.due(pool, len(pools[pool]), strength)) for pool in pools}
+        taken = draw(pools, due, count, seed)
+    else:
+        taken = draw(pools, most, progress.due(TOGETHER, count, strength), seed)
+    progress.taken += sum(len(members) for members in taken.values())
+    return taken

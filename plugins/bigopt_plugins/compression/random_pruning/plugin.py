@@ -19,7 +19,7 @@ from bigopt_plugins.compression._held import KeepZeros, callbacks, hold, release
 from bigopt_plugins.compression._weights import ignored, network, tell_left
 from bigopt_plugins.compression.random_pruning._acting import kept_units, kept_wholes, remove_whole
 from bigopt_plugins.compression.random_pruning._leaving import Whole, leave_out
-from bigopt_plugins.compression.random_pruning._units import alive, draw, sort_of, tied_by_norm
+from bigopt_plugins.compression.random_pruning._units import Progress, alive, choose, sort_of, tied_by_norm
 from bigopt_plugins.compression.random_pruning._wholes import bypass, evaluating, find_wholes
 
 TARGETS = ("units", "neurons", "channels", "heads", "modules")
@@ -111,8 +111,6 @@ class RandomPruning(Part):
         with evaluating(model):
             model(_example(run, 2))
         run.report.table("random_pruning", rows)
-        if not rows:
-            run.report.note(f"no {self.target} were taken: the share is less than one")
         run.model = model
 
     def callbacks(self, run: Run) -> list[Any]:
@@ -121,9 +119,13 @@ class RandomPruning(Part):
 
     def finish(self, run: Run, fit: Fit) -> None:
         """Leaves a plain model, in which later steps keep what is zero."""
-        names = release(network(run, "random_pruning"))
+        model = network(run, "random_pruning")
+        taken, names = Progress.end(model).taken, release(model)
         run.report.value("target", self.target)
         run.report.value("mode", self.mode)
+        run.report.value("taken", taken)
+        if not taken:
+            run.report.note(f"no {self.target} were taken: there are none, or the share is less than one")
         if names:
             run.parts.append(KeepZeros(names))
             run.report.note("zeroed units change neither the file's size nor the latency; mode=remove takes them out")
@@ -134,7 +136,7 @@ class RandomPruning(Part):
         tell_left(run, left)
         by_name = {group.name: group for group in chosen if only in (None, group.name)}
         pools = {name: alive(model, group) for name, group in by_name.items()}
-        taken = draw(pools, strength, self.ranking, dict.fromkeys(pools, self.min_units), run.seed)
+        taken = choose(model, pools, strength, self.ranking, dict.fromkeys(pools, self.min_units), run.seed)
         if self.mode == "zero":
             hold(model, kept_units(model, groups, taken))
         else:
@@ -153,7 +155,7 @@ class RandomPruning(Part):
         if only is not None:
             taken = [whole for whole in left_over if whole.name == only and strength > 0]
         else:
-            taken = self._draw_modules(left_over, strength, run.seed)
+            taken = self._choose_modules(model, left_over, strength, run.seed)
         if self.mode == "zero":
             hold(model, kept_wholes(model, Groups(model, _example(run, 2)), taken))
         else:
@@ -161,14 +163,14 @@ class RandomPruning(Part):
                 remove_whole(model, whole, _example(run, 2))
         return [{"module": whole.name, "how": whole.how} for whole in taken]
 
-    def _draw_modules(self, wholes: Sequence[Whole], strength: float, seed: int) -> list[Whole]:
+    def _choose_modules(self, model: Network, wholes: Sequence[Whole], strength: float, seed: int) -> list[Whole]:
         pools: dict[str, list[int]] = {}
         for place, whole in enumerate(wholes):
             pools.setdefault(whole.owner if whole.how == "cat" else "", []).append(place)
         least = {pool: int(pool != "") for pool in pools}
         # the last branch of a concatenation is no candidate where the others were zeroed, as where they were removed
         pools = {pool: places for pool, places in pools.items() if len(places) > least[pool]}
-        drawn = draw(pools, strength, self.ranking, least, seed)
+        drawn = choose(model, pools, strength, self.ranking, least, seed)
         taken = [wholes[place] for place in sorted(place for places in drawn.values() for place in places)]
         inside = tuple(f"{whole.name}." for whole in taken)
         return [whole for whole in taken if not whole.name.startswith(inside)]
