@@ -139,6 +139,21 @@ def test_the_step_leaves_the_strongest_groups_alone_once_enough_are_at_zero(tmp_
     torch.testing.assert_close(after[strongest], before[strongest])
 
 
+def test_reweighting_takes_more_off_the_weak_and_less_off_the_strong(tmp_path):
+    model = network(plain())
+    with torch.no_grad():
+        model.net[2].weight[0] *= 0.2
+        model.net[2].bias[0] *= 0.2
+    view, _ = view_of(model, tmp_path, ("filters",))
+    family = Filters(view.bundles[1], view.norms)
+    before = magnitudes(family)
+    mean = before.mean().item()
+    shrink([family], [0.05 * mean], references=[mean])
+    expected = before - 0.05 * mean * (mean / (2 * before)).clamp_max(10)
+    torch.testing.assert_close(magnitudes(family), expected)
+    assert expected[0] / before[0] < 0.6 and (expected[1:] / before[1:]).min() > 0.95
+
+
 def test_the_subgradient_solver_reaches_exactly_what_makes_the_units(tmp_path):
     model = network(normed())
     run = make_run(tmp_path, model, data(image=True))
@@ -271,7 +286,7 @@ def test_in_all_the_penalty_takes_that_multiple_of_the_mean_off(tmp_path):
     sgd = Optimizer(name="sgd", lr=1e-9, weight_decay=0.0)
     run = make_run(tmp_path, network(plain()), data(image=True), optimizer=sgd)
     start = strengths(run.model, tmp_path)
-    StructuredSparsity(penalty=0.5, epochs=3, ratio=0.0).prepare(run, Fitter(tmp_path))
+    StructuredSparsity(penalty=0.5, epochs=3, ratio=0.0, reweighted=False).prepare(run, Fitter(tmp_path))
     for before, after in zip(start, strengths(run.model, tmp_path), strict=True):
         torch.testing.assert_close(after, before - 0.5 * before.mean(), atol=1e-5, rtol=1e-4)
     assert total_rate(run, 3, 1.0) == pytest.approx(sum((1 + math.cos(math.pi * t / 12)) / 2 for t in range(12)))

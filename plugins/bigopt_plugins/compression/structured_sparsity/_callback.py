@@ -21,12 +21,20 @@ class Proximal(Callback):
         weights: λ of each family; the step is the learning rate times λ. None takes no step (the penalty is in the
             loss).
         most: share of a family's groups that may be at zero.
+        references: root mean squares for reweighting; None for none.
     """
 
-    def __init__(self, families: Sequence[Family], weights: Sequence[float] | None, most: float) -> None:
+    def __init__(
+        self,
+        families: Sequence[Family],
+        weights: Sequence[float] | None,
+        most: float,
+        references: Sequence[float] | None = None,
+    ) -> None:
         self.families = list(families)
         self.weights = weights
         self.most = most
+        self.references = references
         self.step = 0
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -36,7 +44,8 @@ class Proximal(Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Takes the step, once for each optimizer step."""
         if self.weights is not None and pl_module.step != self.step:
-            shrink(self.families, [pl_module.rate * weight for weight in self.weights], self.most)
+            thresholds = [pl_module.rate * weight for weight in self.weights]
+            shrink(self.families, thresholds, self.most, self.references)
         self.step = pl_module.step
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:

@@ -14,6 +14,9 @@ from bigopt_plugins.compression._channels import Side, Units, fold_bias, fold_sc
 TINY = 1e-24
 """Under the square root, so that the gradient of a vanished group is 0 and not undefined."""
 
+STEEPEST = 10.0
+"""Largest factor by which reweighting raises a threshold."""
+
 Norms = dict[str, nn.Module]
 """The batch norm behind each layer, by the layer's name."""
 
@@ -55,7 +58,12 @@ def _with_norms(families: Iterable[Family]) -> Iterator[tuple[Family, Tensor]]:
 
 
 @torch.no_grad()
-def shrink(families: Iterable[Family], thresholds: Iterable[float], most: float = 1.0) -> None:
+def shrink(
+    families: Iterable[Family],
+    thresholds: Iterable[float],
+    most: float = 1.0,
+    references: Sequence[float] | None = None,
+) -> None:
     """The proximal step of ``Σ_f t_f Σ_g √|g| ‖w_g‖₂``, one family after the other.
 
     Within a family the groups do not overlap, and the step is exact: ``w_g ← w_g · max(0, 1 - t_f √|g|/‖w_g‖)``. It
@@ -65,10 +73,15 @@ def shrink(families: Iterable[Family], thresholds: Iterable[float], most: float 
         families: changed in place.
         thresholds: ``t_f`` of each.
         most: share of a family's groups that may be at zero; once that many are, the strongest ones are left alone.
+        references: a root mean square ``r_f`` of each; the threshold of a group with root mean square ``r_g`` is then
+            multiplied by ``r_f/2r_g``, at most :data:`STEEPEST` (reweighting).
     """
-    for (family, norms), threshold in zip(_with_norms(families), thresholds, strict=True):
+    for place, ((family, norms), threshold) in enumerate(zip(_with_norms(families), thresholds, strict=True)):
         root = family.sizes.sqrt().to(norms.device)
-        factors = (1 - threshold * root / norms).clamp_min(0)
+        each = threshold * root
+        if references is not None:
+            each = each * (references[place] / 2 * root / norms).clamp_max(STEEPEST)
+        factors = (1 - each / norms).clamp_min(0)
         spared = len(norms) - int(most * len(norms) + 1e-9)
         if spared and int((factors > 0).sum()) <= spared:
             factors[(norms / root).topk(spared).indices] = 1

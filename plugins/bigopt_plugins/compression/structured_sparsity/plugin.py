@@ -53,6 +53,9 @@ class StructuredSparsity(Part):
         solver: ``proximal``, or ``subgradient`` as in the paper (the penalty is a term of the loss).
         most: share of a layer's groups that the proximal step may take; once that many are at zero, it leaves the
             others alone, so that no layer is cut through.
+        reweighted: multiply each group's threshold by ``r_f / 2r_g``, ``r_g`` its present root mean square, so that
+            weak groups go sooner and strong ones are hardly shrunk (Candès, Wakin and Boyd 2008: the penalty is then a sum
+            of logarithms). In short trainings it kept more accuracy at equal size; false is the plain group lasso.
         least: groups vanished whose weights have a root mean square up to this.
         ratio: share of every layer's groups that goes, the weakest ones; null removes what vanished. With
             ``max_drop`` the share is searched, so set it.
@@ -74,6 +77,7 @@ class StructuredSparsity(Part):
         lr: float = 1.0,
         solver: Literal["proximal", "subgradient"] = "proximal",
         most: float = 0.9,
+        reweighted: bool = True,
         least: float = 1e-4,
         ratio: float | None = None,
         rules: tuple[Rule, ...] = (),
@@ -100,11 +104,13 @@ class StructuredSparsity(Part):
         self.lr = lr
         self.solver = solver
         self.most = most
+        self.reweighted = reweighted
         self.least = least
         self.ratio = ratio
         self.rules = tuple(rules)
         self._training: list[Family] | None = None
         self._weights: list[float] = []
+        self._means: list[float] = []
         self._before: dict[str, int] = {}
 
     def strength(self) -> float | None:
@@ -166,10 +172,10 @@ class StructuredSparsity(Part):
             return callbacks(run.model)
         from bigopt_plugins.compression.structured_sparsity._callback import Proximal
 
-        return [
-            *callbacks(run.model),
-            Proximal(self._training, self._weights if self.solver == "proximal" else None, self.most),
-        ]
+        if self.solver == "subgradient":
+            return [*callbacks(run.model), Proximal(self._training, None, self.most)]
+        references = self._means if self.reweighted else None
+        return [*callbacks(run.model), Proximal(self._training, self._weights, self.most, references)]
 
     def finish(self, run: Run, fit: Fit) -> None:
         """Leaves a plain model and tells what is left of every layer."""
@@ -210,7 +216,8 @@ class StructuredSparsity(Part):
         lr = self.lr * run.settings.optimizer.lr
         self._training = self._view(run, model).families(self.groups, model)
         share = self.penalty / total_rate(run, epochs, lr)
-        self._weights = [share * float(magnitudes(family).mean()) for family in self._training]
+        self._means = [float(magnitudes(family).mean()) for family in self._training]
+        self._weights = [share * mean for mean in self._means]
         try:
             fit(penalised, epochs, lr=lr, name="structured_sparsity", parts=[*run.parts, self])
         finally:
