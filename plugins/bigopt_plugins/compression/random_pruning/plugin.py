@@ -128,7 +128,7 @@ class RandomPruning(Part):
             run.report.note(f"no {self.target} were taken: there are none, or the share is less than one")
         if names:
             run.parts.append(KeepZeros(names))
-            run.report.note("zeroed units change neither the file's size nor the latency; mode=remove takes them out")
+            run.report.note("zeroed units save no work and hardly any bytes; mode=remove takes them out")
 
     def _take_units(self, run: Run, model: Network, strength: float, only: str | None) -> list[dict[str, Any]]:
         """Zeroes or removes units; one row per layer."""
