@@ -22,7 +22,8 @@ def weighted_layers(run: Run) -> dict[str, nn.Module]:
     Raises:
         RequestError: there is none, or ``strict`` and a layer cannot be handled.
     """
-    found, left = {}, {}
+    found: dict[str, nn.Module] = {}
+    left: dict[str, str] = {}
     for name, layer in run.model.named_modules():
         if not isinstance(layer, WEIGHTED) or ignored(name, run):
             continue
@@ -41,8 +42,7 @@ def hindrance(model: nn.Module, layer: nn.Module) -> str | None:
     """Why a layer's weight cannot be replaced; None if it can."""
     if type(layer) not in WEIGHTED:
         return f"{type(layer).__name__} may read its weight in another way"
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
+    weight = weight_of(layer)
     if not weight.requires_grad:
         return "it is frozen"
     uses = Counter(id(p) for module in model.modules() for p in module.parameters(recurse=False))
@@ -71,7 +71,15 @@ def with_weight(layer: nn.Module, x: Tensor, weight: Tensor, bias: Tensor | None
 
 def channel_shape(layer: nn.Module) -> tuple[int, ...]:
     """Shape that makes a vector over channels fit the layer's inputs and outputs."""
-    return {nn.Conv1d: (1, -1, 1), nn.Conv2d: (1, -1, 1, 1)}.get(type(layer), (-1,))
+    shapes: dict[type[nn.Module], tuple[int, ...]] = {nn.Conv1d: (1, -1, 1), nn.Conv2d: (1, -1, 1, 1)}
+    return shapes.get(type(layer), (-1,))
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """A layer's weight."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight
 
 
 def total_steps(run: Run, epochs: int) -> int:

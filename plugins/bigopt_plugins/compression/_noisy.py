@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bigopt_plugins.compression._layers import with_weight
+from bigopt_plugins.compression._layers import weight_of, with_weight
 
 K1, K2, K3 = 0.63576, 1.87320, 1.48695
 """Constants of the approximation, eq. 14."""
@@ -46,9 +46,7 @@ class NoisyLayer(nn.Module):
     @property
     def theta(self) -> Tensor:
         """Means of the weights."""
-        weight = self.layer.weight
-        assert isinstance(weight, Tensor)
-        return weight
+        return weight_of(self.layer)
 
     @property
     def weight(self) -> Tensor:

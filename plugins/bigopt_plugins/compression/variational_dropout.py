@@ -13,7 +13,7 @@ from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.compression._held import KeepZeros
-from bigopt_plugins.compression._layers import swap, total_steps, weighted_layers
+from bigopt_plugins.compression._layers import swap, total_steps, weight_of, weighted_layers
 from bigopt_plugins.compression._noisy import NoisyLayer, Warm, kl_divergence
 from bigopt_plugins.compression._weights import network
 
@@ -142,12 +142,10 @@ class VariationalDropout(Part):
         self._tell(run, model)
 
     def _tell(self, run: Run, model: nn.Module) -> None:
-        weights = {name: model.get_submodule(name).weight for name in self._layers}
-        rows = [
-            {"layer": name, "weights": weight.numel(), "nonzero": int((weight != 0).sum())}  # type: ignore[operator]
-            for name, weight in weights.items()
-        ]
-        total, left = sum(row["weights"] for row in rows), sum(row["nonzero"] for row in rows)  # type: ignore[misc]
+        weights = {name: weight_of(model.get_submodule(name)) for name in self._layers}
+        rows = [{"layer": name, "weights": w.numel(), "nonzero": int(w.count_nonzero())} for name, w in weights.items()]
+        total = sum(weight.numel() for weight in weights.values())
+        left = sum(int(weight.count_nonzero()) for weight in weights.values())
         run.report.table("variational_dropout", rows)
         run.report.value("sparsity", 1 - left / total)
         run.report.note(

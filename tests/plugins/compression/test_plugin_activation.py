@@ -12,6 +12,7 @@ from train.train_fakes import data, make_run
 from bigopt.measure import export_onnx, export_pt2
 from bigopt.measure.session import Session
 from bigopt.pipeline.driver import compress
+from bigopt.pipeline.structure import load_structure, save_structure
 from bigopt.surgery import Groups
 from bigopt.train import Fitter
 from bigopt.vocabulary.errors import RequestError
@@ -20,6 +21,7 @@ from bigopt.vocabulary.settings import StepOptions
 from bigopt_plugins.compression.activation._polynomial import Moments, Polynomial
 from bigopt_plugins.compression.activation._staircase import Staircase, best_step, lsq, pact
 from bigopt_plugins.compression.activation.plugin import Activation
+from bigopt_plugins.compression.l0.plugin import L0
 from bigopt_plugins.compression.quantization._static import convert
 
 
@@ -165,19 +167,51 @@ def test_replay_rebuilds(tmp_path, form):
         assert torch.equal(fresh.eval()(x), run.model.eval()(x))
 
 
+@pytest.mark.parametrize("form", ["cubic_per_channel", "lsq"])
+def test_a_later_run_can_go_on_from_the_saved_structure(tmp_path, form):
+    run, _ = prepared(tmp_path, **FORMS[form])
+    x = inputs("sequential")
+    groups = Groups(run.model, x[:2])
+    for group in groups:
+        groups.remove(group, [0, 2])
+    save_structure(run.model, {"name": "none"}, run.model.changes, tmp_path)
+    again = load_structure(tmp_path, lambda spec: small("sequential"))
+    with torch.no_grad():
+        assert torch.equal(again.eval()(x), run.model.eval()(x))
+    assert again.changes == run.model.changes
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_channels_can_be_removed_afterwards(tmp_path, form):
     run, _ = prepared(tmp_path, **FORMS[form])
     x = inputs("sequential")
     groups = Groups(run.model, x[:2])
-    group = next(iter(groups))
-    groups.zero(group, [1, 3, 4])
+    for group in groups:
+        groups.zero(group, [1, 3, 4])
     with torch.no_grad():
         zeroed = run.model.eval()(x)
-    groups.remove(group, [1, 3, 4])
-    assert run.model.net.net[0].out_channels == 5
+    for group in groups:
+        groups.remove(group, [1, 3, 4])
+    net = run.model.net.net
+    assert (net[0].out_channels, net[3].out_channels, net[8].in_features, net[8].out_features) == (5, 9, 81, 7)
     with torch.no_grad():
         assert (run.model(x) - zeroed).abs().max() < 1e-5
+
+
+def test_gates_can_follow_a_polynomial_per_channel(tmp_path):
+    run, _ = prepared(tmp_path, **FORMS["cubic_per_channel"])
+    part = L0()
+    part.prepare(run, None)
+    control = part.modules(run)["l0"]
+    assert control.names == ("net.net.0", "net.net.3", "net.net.8")
+    for gate in control.gates:
+        gate.close(torch.tensor([0, 5]))
+    x = inputs("sequential")
+    with torch.no_grad():
+        gated = run.model.eval()(x)
+        part.finish(run, None)
+        assert (run.model.eval()(x) - gated).abs().max() < 1e-5
+    assert run.model.net.net[0].out_channels == 6
 
 
 @pytest.mark.parametrize("form", ["quadratic", "lsq"])

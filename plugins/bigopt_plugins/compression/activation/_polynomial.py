@@ -18,6 +18,9 @@ class Polynomial(nn.Module):
         shape: of each coefficient: ``(1,)`` for one polynomial, or a shape that broadcasts over channels.
     """
 
+    channelwise = True
+    """Each channel is computed on its own, so that a gate or a removal behind it is the same as one before it."""
+
     low: Tensor
     high: Tensor
 
@@ -32,7 +35,7 @@ class Polynomial(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The polynomial, elementwise, by Horner's rule."""
         x = torch.minimum(torch.maximum(x, self.low), self.high)
-        out = self.coefficients[self.order] * x + self.coefficients[self.order - 1]
+        out: Tensor = self.coefficients[self.order] * x + self.coefficients[self.order - 1]
         for power in range(self.order - 2, -1, -1):
             out = out * x + self.coefficients[power]
         return out

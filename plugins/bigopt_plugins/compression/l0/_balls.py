@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from bigopt_plugins.compression._layers import weight_of
 from bigopt_plugins.compression.l0._units import Counter, Units
 
 
@@ -52,7 +53,7 @@ class WeightBall:
     """
 
     def __init__(self, layers: Sequence[nn.Module], norm: str, rest: int) -> None:
-        self.weights = [layer.weight for layer in layers]
+        self.weights = [weight_of(layer) for layer in layers]
         self.norm = norm
         self.rest = rest
         scales = [
@@ -78,11 +79,11 @@ class WeightBall:
         else:
             scale = self.scale.to(vector.device)
             new = torch.where(project_l0(vector / scale, int(radius) - self.rest) != 0, vector, 0.0)
-        for weight, part in zip(self.weights, new.split([w.numel() for w in self.weights]), strict=True):  # type: ignore[operator]
-            weight.copy_(part.view_as(weight))  # type: ignore[operator, arg-type]
+        for weight, part in zip(self.weights, new.split([w.numel() for w in self.weights]), strict=True):
+            weight.copy_(part.view_as(weight))
 
     def _vector(self) -> Tensor:
-        return torch.cat([weight.detach().reshape(-1) for weight in self.weights])  # type: ignore[operator]
+        return torch.cat([weight.detach().reshape(-1) for weight in self.weights])
 
 
 class UnitBall:
@@ -104,7 +105,10 @@ class UnitBall:
         self.norm = norm
         self.counter = Counter(model, self.found)
         self.readers = [
-            [(model.get_submodule(name), *map(torch.tensor, places)) for name, places in units.reads.items()]
+            [
+                (weight_of(model.get_submodule(name)), torch.tensor(channels), torch.tensor(behind))
+                for name, (channels, behind) in units.reads.items()
+            ]
             for units in self.found
         ]
         self.scales = [1.0] * len(self.found)
@@ -129,8 +133,8 @@ class UnitBall:
         result = []
         for units, readers, scale in zip(self.found, self.readers, self.scales, strict=True):
             squares = torch.zeros(units.count)
-            for layer, channels, behind in readers:
-                slices = layer.weight.detach()[:, channels].transpose(0, 1).flatten(1).cpu()
+            for weight, channels, behind in readers:
+                slices = weight.detach()[:, channels].transpose(0, 1).flatten(1).cpu()
                 squares.index_add_(0, behind, slices.square().sum(1))
             result.append(squares.sqrt() / scale)
         return result
@@ -145,8 +149,7 @@ class UnitBall:
         else:
             factors = self._kept(radius).float()
         for readers, factor in zip(self.readers, factors.split([units.count for units in self.found]), strict=True):
-            for layer, channels, behind in readers:
-                weight = layer.weight
+            for weight, channels, behind in readers:
                 weight[:, channels] *= factor[behind].reshape(1, -1, *(1,) * (weight.ndim - 2)).to(weight.device)
 
     def _kept(self, radius: float) -> Tensor:

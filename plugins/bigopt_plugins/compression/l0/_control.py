@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from bigopt_plugins.compression._layers import WEIGHTED, swap
+from bigopt_plugins.compression._layers import WEIGHTED, swap, weight_of
 from bigopt_plugins.compression.l0._hard_concrete import GatedInput, GatedWeight, HardConcrete, probability, settled
 from bigopt_plugins.compression.l0._units import Counter, Units, gate_index
 
@@ -129,7 +129,7 @@ def gate_units(model: nn.Module, found: list[Units], generator: torch.Generator)
 def gate_weights(model: nn.Module, layers: dict[str, nn.Module], generator: torch.Generator) -> Control:
     """Puts a gate on every weight of these layers, in place."""
     rest = other_weights(model, list(layers.values()))
-    gates = [HardConcrete(layer.weight.shape, generator) for layer in layers.values()]  # type: ignore[arg-type]
+    gates = [HardConcrete(weight_of(layer).shape, generator) for layer in layers.values()]
     swap(model, {layer: GatedWeight(layer, gate) for layer, gate in zip(layers.values(), gates, strict=True)})
     return Control(gates, list(layers), None, rest)
 
@@ -137,4 +137,4 @@ def gate_weights(model: nn.Module, layers: dict[str, nn.Module], generator: torc
 def other_weights(model: nn.Module, layers: Sequence[nn.Module]) -> int:
     """Number of weights in convolutions and linear layers that are not among these."""
     rest = [module for module in model.modules() if isinstance(module, WEIGHTED) and module not in layers]
-    return sum(layer.weight.numel() for layer in rest)  # type: ignore[operator, misc]
+    return sum(weight_of(layer).numel() for layer in rest)

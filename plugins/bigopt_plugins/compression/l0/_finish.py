@@ -9,12 +9,15 @@ import torch
 from bigopt.surgery import Groups
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.run import Run
+from bigopt_plugins.compression._layers import weight_of
 from bigopt_plugins.compression.l0._units import example_of
 
 
 def remove(run: Run, model: Network, closed: Mapping[str, list[int]]) -> None:
     """Removes units for good, and makes sure that the outputs are what they were."""
     if not any(closed.values()):
+        if closed:
+            run.report.note("no unit was removed: more epochs, a higher penalty or a smaller ball would")
         return
     model.eval()
     x = example_of(run)
@@ -36,8 +39,8 @@ def remove(run: Run, model: Network, closed: Mapping[str, list[int]]) -> None:
 def tell(run: Run, model: Network, layers: Sequence[str]) -> None:
     """What is left, as the papers' tables have it."""
     rows = [
-        {"layer": name, "weights": layer.weight.numel(), "nonzero": int((layer.weight != 0).sum())}
-        for name, layer in ((name, model.get_submodule(name)) for name in layers)
+        {"layer": name, "weights": weight.numel(), "nonzero": int(weight.count_nonzero())}
+        for name, weight in ((name, weight_of(model.get_submodule(name))) for name in layers)
     ]
     if rows:
         run.report.table("l0_weights", rows)

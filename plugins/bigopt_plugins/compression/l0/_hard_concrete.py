@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from bigopt_plugins.compression._layers import channel_shape, with_weight
+from bigopt_plugins.compression._layers import channel_shape, swap, weight_of, with_weight
 
 BETA = 2 / 3
 GAMMA = -0.1
@@ -99,8 +99,7 @@ class GatedInput(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The layer's weight times the gates: what reads weights directly sees the gated ones."""
-        weight = self.layer.weight
-        assert isinstance(weight, Tensor)
+        weight = weight_of(self.layer)
         return weight * self.factor().reshape(1, -1, *(1,) * (weight.ndim - 2))
 
     @property
@@ -129,7 +128,7 @@ class GatedWeight(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The gated weight."""
-        weight: Tensor = self.layer.weight * self.gate()  # type: ignore[operator]
+        weight: Tensor = weight_of(self.layer) * self.gate()
         return weight
 
     @property
@@ -141,12 +140,10 @@ class GatedWeight(nn.Module):
 @torch.no_grad()
 def bake(model: nn.Module) -> None:
     """Multiplies every settled gate into its layer's weight and puts the plain layers back, in place."""
-    from bigopt_plugins.compression._layers import swap
-
     model.eval()
     plain: dict[nn.Module, nn.Module] = {}
     for module in model.modules():
         if isinstance(module, GatedInput | GatedWeight):
-            module.layer.weight.copy_(module.weight)  # type: ignore[operator]
+            weight_of(module.layer).copy_(module.weight)
             plain[module] = module.layer
     swap(model, plain)

@@ -11,7 +11,7 @@ from bigopt.surgery import ChannelGroup, Groups
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.run import Run
-from bigopt_plugins.compression._layers import WEIGHTED, hindrance
+from bigopt_plugins.compression._layers import WEIGHTED, hindrance, weight_of
 from bigopt_plugins.compression._weights import tell_left
 
 HARMLESS = (*WEIGHTED, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
@@ -39,8 +39,9 @@ def find_units(model: nn.Module, groups: Groups) -> tuple[list[Units], dict[str,
     """The groups whose units can have gates, and why the others cannot."""
     found, left = [], dict(groups.unhandled)
     names = {module: name for name, module in model.named_modules()}
+    apart = {id(p) for module in model.modules() if getattr(module, "channelwise", False) for p in module.parameters()}
     for group in groups:
-        units = _units(group, names)
+        units = _units(group, names, apart)
         reason = units if isinstance(units, str) else _unsafe(model, units)
         if reason is None and isinstance(units, Units):
             found.append(units)
@@ -49,12 +50,14 @@ def find_units(model: nn.Module, groups: Groups) -> tuple[list[Units], dict[str,
     return found, left
 
 
-def _units(group: ChannelGroup, names: dict[nn.Module, str]) -> Units | str:
-    """What reads and makes the units, or why that cannot be said."""
+def _units(group: ChannelGroup, names: dict[nn.Module, str], apart: set[int]) -> Units | str:
+    """What reads and makes the units, or why that cannot be said; ``apart`` are parameters of one channel each."""
     units = Units(group.name, group.units)
     for item in group.raw:
         module = item.dep.target.module
         if isinstance(module, nn.Parameter):
+            if id(module) in apart:
+                continue
             return "a free parameter depends on it"
         if type(module).__module__.startswith("torch_pruning"):
             continue  # operations, not layers
@@ -93,8 +96,7 @@ def gate_index(model: nn.Module, found: list[Units], layer: str) -> tuple[list[i
         gates, from 1; 0 for none.
     """
     sets = [place for place, units in enumerate(found) if layer in units.reads]
-    weight = model.get_submodule(layer).weight
-    assert isinstance(weight, Tensor)
+    weight = weight_of(model.get_submodule(layer))
     index = torch.zeros(weight.shape[1], dtype=torch.long)
     offset = 1
     for place in sets:
@@ -126,8 +128,7 @@ class Counter(nn.Module):
         width = 1 + sum(units.count for units in found)
         outputs, inputs = torch.zeros(len(rows), width), torch.zeros(len(rows), width)
         for row, (name, layer) in enumerate(rows):
-            weight = layer.weight
-            assert isinstance(weight, Tensor)
+            weight = weight_of(layer)
             out, into = torch.zeros(weight.shape[0], dtype=torch.long), torch.zeros(weight.shape[1], dtype=torch.long)
             offset = 1
             for units in found:
@@ -138,7 +139,7 @@ class Counter(nn.Module):
             inputs[row] = into.bincount(minlength=width)
         self.register_buffer("outputs", outputs, persistent=False)
         self.register_buffer("inputs", inputs, persistent=False)
-        each = [layer.weight[0, 0].numel() for _, layer in rows]  # type: ignore[index]
+        each = [layer.weight[0, 0].numel() for _, layer in rows]
         self.register_buffer("each", torch.tensor(each, dtype=torch.float), persistent=False)
 
     def forward(self, probabilities: Tensor) -> Tensor:

@@ -234,7 +234,7 @@ class L0(Part):
         if self.gate_lr is not None:
             return self.gate_lr
         epochs = run.options.recover.epochs
-        return min(0.2, 25 / total_steps(run, self.epochs(run) if epochs is None else epochs))
+        return min(0.5, 25 / total_steps(run, self.epochs(run) if epochs is None else epochs))
 
 
 def _wrong_choices(gates: str, constraint: str, method: str) -> list[str]:
