@@ -14,6 +14,7 @@ from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
+from bigopt.vocabulary.part import Part
 from bigopt.vocabulary.settings import Optimizer, Recover, StepOptions
 from bigopt_plugins.compression.gaussian_constraint._operator import (
     LAPLACIAN,
@@ -141,7 +142,11 @@ def test_the_loss_reaches_the_weights_and_nothing_else(tmp_path):
 
 
 def test_without_a_loss_to_hold_them_small_entries_shrink_by_the_penalty(tmp_path):
-    run = a_run(tmp_path, optimizer=Optimizer(name="sgd", lr=1e-13, weight_decay=0.0))
+    class NoLoss(Part):
+        def loss(self, run, batch, output):
+            return {"task": 0 * output.logits.sum()}
+
+    run = a_run(tmp_path, optimizer=Optimizer(name="sgd", lr=1.0, weight_decay=0.0), parts=[NoLoss()])
     with torch.no_grad():
         run.model.net[3].weight[0, 0] = 1e-6
         run.model.net[3].weight[1, 0] = 5.0
@@ -230,7 +235,7 @@ def test_exported_is_in_memory(tmp_path):
 def test_the_training_makes_the_representation_sparser_than_cutting_alone(tmp_path):
     densities = []
     for number, penalty in enumerate((0.0, 5.0)):
-        run = a_run(tmp_path / str(number))
+        run = a_run(tmp_path / str(number), optimizer=Optimizer(lr=0.02))
         part = GaussianConstraint(penalty=penalty, epochs=3)
         outcome = driver.compress(run, "g", part, STILL, Fitter(tmp_path / str(number)))
         densities.append(run.report.values["density"])
@@ -286,6 +291,23 @@ def test_max_drop_bisects_over_the_ratio(tmp_path, monkeypatch):
     assert outcome.strength == 0.6
     file = run.report.values["representation"]["file"]
     torch.testing.assert_close(load(tmp_path / file)["net.6"], run.model.net[6].weight.detach())
+
+
+@pytest.mark.parametrize("kernel", [LAPLACIAN_1D, ((0.3, 1.0, -0.2),)])
+def test_long_rows_are_projected_orthogonally_however_ill_conditioned(kernel):
+    torch.manual_seed(0)
+    operator = Operator.of((1, 200), kernel)
+    weight = torch.randn(3, 200, dtype=torch.float64)
+    keep = torch.rand(3, 200) < 0.3
+    z = operator.cut(weight, keep)
+    got = operator.rebuild(z)
+    for row in range(3):
+        gone = operator.matrix[~keep[row]].numpy()
+        expected = weight[row].numpy() - np.linalg.pinv(gone) @ (gone @ weight[row].numpy())
+        np.testing.assert_allclose(got[row].numpy(), expected, atol=1e-7)
+    assert (got - weight).norm() < weight.norm()  # the zero is in the subspace, so nothing nearest is further away
+    again = operator.projection(keep)(got)
+    torch.testing.assert_close(again, got, atol=1e-7, rtol=0)
 
 
 @pytest.mark.parametrize("share", [0.3, 0.99])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+
+from bigopt_plugins.compression.gaussian_constraint._projection import Projection, project_once
 
 Kernel = Sequence[Sequence[float]]
 
@@ -14,12 +16,10 @@ LAPLACIAN: Kernel = ((0.0, -1.0, 0.0), (-1.0, 4.0, -1.0), (0.0, -1.0, 0.0))
 LAPLACIAN_1D: Kernel = ((-1.0, 2.0, -1.0),)
 WORST = 1e8
 """Condition number from which on an operator counts as one that cannot be inverted."""
-WIDEST = 4096
+WIDEST = 2048
 """Longest row that an operator is written down for as a matrix."""
-REFIT = 256
-"""Longest row whose sparse representation is fitted by least squares; longer ones are only cut."""
-BATCH = 4_000_000
-"""Numbers in the matrices that are solved at a time."""
+WELL = 100.0
+"""Condition number up to which an operator's inverse may act on every step of a training."""
 
 
 def smoothed_l0(z: Tensor, sigma: float | Tensor) -> Tensor:
@@ -53,6 +53,7 @@ class Operator:
         length: n: positions of a kernel (convolutions), inputs (linear layers).
         matrix: D ``(n, n)`` float64; None is the identity.
         inverse: of it; None is the identity.
+        condition: ``‖D‖₂ ‖D⁻¹‖₂``.
         bound: ``‖D‖₂²``: a gradient step of 1 / bound is the longest that is safe.
         size: height and width of what the kernel slides over.
         kernel: of D; empty for the identity.
@@ -61,6 +62,7 @@ class Operator:
     length: int
     matrix: Tensor | None = None
     inverse: Tensor | None = None
+    condition: float = 1.0
     bound: float = 1.0
     size: tuple[int, int] = (1, 1)
     kernel: Kernel = ()
@@ -71,8 +73,9 @@ class Operator:
         if not kernel:
             return cls(size[0] * size[1], size=size)
         matrix = convolution_matrix(size, kernel)
-        bound = float(torch.linalg.matrix_norm(matrix, 2)) ** 2
-        return cls(len(matrix), matrix, torch.linalg.inv(matrix), bound, size, kernel)
+        values = torch.linalg.svdvals(matrix)
+        condition, bound = float(values[0] / values[-1]), float(values[0]) ** 2
+        return cls(len(matrix), matrix, torch.linalg.inv(matrix), condition, bound, size, kernel)
 
     def sparse(self, weight: Tensor) -> Tensor:
         """The representation ``z = D w``, in the weight's shape and type."""
@@ -93,24 +96,29 @@ class Operator:
         return self._times(small, None if self.matrix is None else self.matrix.T) / self.bound
 
     def cut(self, weight: Tensor, keep: Tensor) -> Tensor:
-        """The sparse z with this support whose w is nearest to a weight (nearest entry by entry for long rows).
+        """The sparse z with this support whose w is nearest to a weight, in float64.
 
         Args:
             weight: w.
             keep: bool of the same shape: where z may differ from 0.
         """
-        z = self.sparse(weight.double()) * keep
-        if self.inverse is None or self.length > REFIT:
-            return z.to(weight.dtype)
-        gram = self.inverse.T @ self.inverse
-        rows, masks = weight.double().reshape(-1, self.length), keep.reshape(-1, self.length).double()
-        fitted = torch.empty_like(rows)
-        step = max(1, BATCH // self.length**2)
-        for start in range(0, len(rows), step):
-            m = masks[start : start + step]
-            system = gram * m[:, :, None] * m[:, None, :] + torch.diag_embed(1 - m)
-            fitted[start : start + step] = torch.linalg.solve(system, m * (rows[start : start + step] @ self.inverse))
-        return fitted.reshape(weight.shape).to(weight.dtype)
+        if self.matrix is None:
+            return weight.double() * keep
+        rows = project_once(self.matrix, keep.reshape(-1, self.length), weight.reshape(-1, self.length))
+        return self.sparse(rows.reshape(weight.shape)) * keep
+
+    def projection(self, keep: Tensor) -> Callable[[Tensor], Tensor]:
+        """What brings a weight back to this support after a small step; for use in every step of a training.
+
+        Where D is well conditioned, ``D⁻¹(m ⊙ D w)`` is as good as the orthogonal projection, and needs no memory.
+        """
+        matrix = self.matrix
+        if matrix is None:
+            return lambda weight: weight.masked_fill(~keep, 0)
+        if self.condition <= WELL:
+            return lambda weight: self.rebuild(self.sparse(weight.double()) * keep).to(weight.dtype)
+        project = Projection(matrix, keep.reshape(-1, self.length))
+        return lambda weight: project(weight.reshape(-1, self.length)).reshape(weight.shape).to(weight.dtype)
 
     def _times(self, weight: Tensor, matrix: Tensor | None) -> Tensor:
         if matrix is None:

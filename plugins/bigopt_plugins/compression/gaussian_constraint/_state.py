@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -21,7 +21,10 @@ class State:
         operators: by layer.
         scales: root mean square of z when the state was made, by layer: the unit of σ.
         keep: where z may differ from zero, by layer.
+        reach: share of the penalty that acts, by layer; less than 1 where the training is too short for the loss to
+            hold weights up against all of it.
         silent: units that make nothing any more, with the mask ``(count,)`` of the dead ones.
+        back: brings a weight back to its support, by layer; made when first needed.
         errors: ``‖w - ŵ‖/‖w‖`` of the last cut, by layer.
     """
 
@@ -30,12 +33,21 @@ class State:
     scales: dict[str, float] = field(default_factory=dict)
     keep: dict[str, Tensor] = field(default_factory=dict)
     silent: list[tuple[Units, Tensor]] = field(default_factory=list)
+    back: dict[str, Callable[[Tensor], Tensor]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
+    reach: dict[str, float] = field(default_factory=dict)
 
     @torch.no_grad()
     def measure(self) -> None:
         """Takes the scales from the weights as they are."""
         self.scales = {name: float(self.z(name).square().mean().sqrt()) for name in self.layers}
+
+    @torch.no_grad()
+    def limit(self, travel: float) -> None:
+        """Sets the shares of the penalty, from how far the optimizer's steps can take a weight in all."""
+        for name, layer in self.layers.items():
+            size = float(weight_of(layer).square().mean().sqrt())
+            self.reach[name] = min(1.0, travel / max(size, 1e-12))
 
     def of(self, model: nn.Module) -> bool:
         """Whether these are layers of this very model."""
@@ -57,7 +69,8 @@ class State:
         """One step of steepest descent on the Gaussian function in every layer, in place; σ as for :meth:`density`."""
         for name, layer in self.layers.items():
             weight = weight_of(layer)
-            weight -= rate * self.operators[name].descent(weight, max(sigma * self.scales[name], 1e-12))
+            share = min(1.0, rate * self.reach.get(name, 1.0))
+            weight -= share * self.operators[name].descent(weight, max(sigma * self.scales[name], 1e-12))
 
     def relative(self, name: str) -> Tensor:
         """``|z|`` of a layer in units of its scale."""
@@ -67,24 +80,24 @@ class State:
     def cut(self, keep: Mapping[str, Tensor]) -> None:
         """Restricts z to these supports, and replaces each weight by what is rebuilt from it."""
         for name, mask in keep.items():
-            weight = weight_of(self.layers[name])
+            weight, operator = weight_of(self.layers[name]), self.operators[name]
             self.keep[name] = mask & self.keep[name] if name in self.keep else mask
-            operator = self.operators[name]
-            rebuilt = operator.rebuild(operator.cut(weight.double(), self.keep[name])).to(weight.dtype)
+            self.back.pop(name, None)
+            rebuilt = operator.rebuild(operator.cut(weight, self.keep[name])).to(weight.dtype)
             self.errors[name] = float((weight - rebuilt).norm() / weight.norm().clamp_min(1e-12))
             weight.copy_(rebuilt)
 
     @torch.no_grad()
     def project(self) -> None:
-        """Takes what left the supports off again, in place: ``w ← D⁻¹(m ⊙ D w)``; silent units stay silent."""
+        """Takes what left the supports off again, in place; silent units stay silent."""
         for name, mask in self.keep.items():
-            weight, operator = weight_of(self.layers[name]), self.operators[name]
+            weight = weight_of(self.layers[name])
             if mask.device != weight.device:
                 mask = self.keep[name] = mask.to(weight.device)
-            if operator.matrix is None:
-                weight.masked_fill_(~mask, 0)
-            else:
-                weight.copy_(operator.rebuild(operator.sparse(weight.double()) * mask))
+                self.back.pop(name, None)
+            if name not in self.back:
+                self.back[name] = self.operators[name].projection(mask)
+            weight.copy_(self.back[name](weight))
         for units, dead in self.silent:
             units.silence(dead)
 

@@ -38,15 +38,15 @@ class GaussianConstraint(Part):
     step with rate η; ``μ = p · η / (‖D‖₂² Σ_t η_t)`` with ``penalty`` p (``solver: loss`` adds ``p/N · Σ`` over the N
     weights to the loss instead, which Adam rescales). Entries up to ``cut·σ`` are then set to zero, and the others
     fitted to w by least squares. The weight that the model computes with is ``ŵ = D⁻¹z``; ``‖w - ŵ‖/‖w‖`` is reported,
-    since the result is approximate. In the recovery, ``w ← D⁻¹(m ⊙ D w)`` after each step keeps z on its support m.
+    since the result is approximate. In the recovery, a projection after each step keeps z on its support.
 
     D acts on the kernel's plane of a convolution and along the inputs of a linear layer: the identity, the discrete
     Laplacian with zeros outside (invertible, unlike the one with mirrored borders), or a convolution with a given
     kernel that can be inverted. Units whose ŵ vanishes are removed; the file of z is beside the report.
 
     Args:
-        penalty: p; an entry far under σ that the loss does not hold up shrinks to ``exp(-p)`` of itself in all. 0
-            trains without.
+        penalty: p; an entry far under σ that the loss does not hold up shrinks to ``exp(-p)`` of itself in all. Less
+            where ``Σ_t η_t`` is under a layer's root mean square: the loss could hold nothing up. 0 trains without.
         operator: D.
         kernel: rows of D's kernel, both numbers odd, for ``operator: kernel``; a linear layer takes the middle row.
         sigma: σ at the start and at the end of the training, in units of each layer's root mean square of z.
@@ -204,6 +204,8 @@ class GaussianConstraint(Part):
 
         lr = self.lr * run.settings.optimizer.lr
         self._sigma, self._total = self.sigma[0], total_rate(run, epochs, lr)
+        assert self._state is not None
+        self._state.limit(self._total)
         try:
             penalised = replace(run, monitor=Monitor(LAST, "max"))
             fit(penalised, epochs, lr=lr, name=NAME, parts=[*run.parts, self])
@@ -216,7 +218,7 @@ class GaussianConstraint(Part):
 
     def _descend(self, rate: float) -> None:
         assert self._state is not None and self._sigma is not None
-        self._state.descend(self._sigma, min(1.0, self.penalty * rate / self._total))
+        self._state.descend(self._sigma, self.penalty * rate / self._total)
 
     def _units(self, run: Run, model: Network) -> tuple[Groups, list[Units]]:
         example = run.data.train.take(torch.arange(min(2, len(run.data.train))))

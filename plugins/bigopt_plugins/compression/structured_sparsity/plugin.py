@@ -39,8 +39,9 @@ class StructuredSparsity(Part):
     Adam's subgradients rarely reach zero, so after each optimizer step with rate η comes the proximal step
     ``w_g ← w_g · max(0, 1 - ηλ_f√|g| / ‖w_g‖₂)``, one layer and kind of group after the other. What λ means depends on
     the optimizer, the rate and the number of steps, so ``penalty`` p says instead how much is taken off in all:
-    ``λ_f = p · r_f / Σ_t η_t`` with ``r_f`` the mean root mean square of the layer's groups. At p = 1 an average group
-    that the loss does not hold up is just gone at the end of the training.
+    ``λ_f = p/k · min(r_f / Σ_t η_t, 1)`` with ``r_f`` the mean root mean square of the layer's groups and k the number
+    of kinds. At p = 1 an average group that the loss does not hold up is just gone at the end of the training, unless
+    that is so short that optimizer steps of size η could not hold it up at all.
 
     Units whose norm vanished are removed, branches are left out where a shortcut goes around them, kernels lose outer
     rings where the padding can shrink with them; other vanished positions stay as zeros. The recovery comes after.
@@ -54,8 +55,8 @@ class StructuredSparsity(Part):
         most: share of a layer's groups that the proximal step may take; once that many are at zero, it leaves the
             others alone, so that no layer is cut through.
         reweighted: multiply each group's threshold by ``r_f / 2r_g``, ``r_g`` its present root mean square, so that
-            weak groups go sooner and strong ones are hardly shrunk (Candès, Wakin and Boyd 2008: the penalty is then a sum
-            of logarithms). In short trainings it kept more accuracy at equal size; false is the plain group lasso.
+            weak groups go sooner and strong ones are hardly shrunk (Candès, Wakin and Boyd 2008: the penalty is then
+            a sum of logarithms). False is the plain group lasso.
         least: groups vanished whose weights have a root mean square up to this.
         ratio: share of every layer's groups that goes, the weakest ones; null removes what vanished. With
             ``max_drop`` the share is searched, so set it.
@@ -215,9 +216,9 @@ class StructuredSparsity(Part):
         penalised = replace(run, monitor=Monitor(LAST, "max"), settings=settings)
         lr = self.lr * run.settings.optimizer.lr
         self._training = self._view(run, model).families(self.groups, model)
-        share = self.penalty / total_rate(run, epochs, lr)
+        travel, kinds = total_rate(run, epochs, lr), len(self.groups)
         self._means = [float(magnitudes(family).mean()) for family in self._training]
-        self._weights = [share * mean for mean in self._means]
+        self._weights = [self.penalty / kinds * min(mean / travel, 1.0) for mean in self._means]
         try:
             fit(penalised, epochs, lr=lr, name="structured_sparsity", parts=[*run.parts, self])
         finally:
