@@ -318,6 +318,14 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(tmp_path):
     assert same(weights(first), weights(again)) and same(weights(first), weights(resumed))
 
 
+def test_a_training_too_short_to_make_anything_vanish_says_so(tmp_path):
+    run = make_run(tmp_path, network(normed()), data(image=True))
+    run.report = Collected()
+    StructuredSparsity(epochs=1).prepare(run, Fitter(tmp_path))
+    assert run.model.changes == []
+    assert any("nothing vanished in 1 epochs under penalty 1" in note for note in run.report.notes)
+
+
 def test_an_average_of_the_weights_does_not_fill_the_zeros(tmp_path):
     run = make_run(tmp_path, network(normed()), data(image=True), optimizer=Optimizer(lr=0.05), ema=0.99)
     part = StructuredSparsity(penalty=1.5, epochs=2)

@@ -35,6 +35,11 @@ class Choice:
     branches: list[Branch] = field(default_factory=list)
     positions: dict[str, Tensor] = field(default_factory=dict)
 
+    def empty(self) -> bool:
+        """Whether nothing is to go."""
+        masks = [dead for _, dead in self.units] + list(self.positions.values())
+        return not self.branches and not any(bool(mask.any()) for mask in masks)
+
 
 def vanished(view: View, model: nn.Module, kinds: Sequence[str], rules: Sequence[Rule], least: float) -> Choice:
     """Groups with a root mean square up to ``least``; of units with a rule the share that it asks for."""

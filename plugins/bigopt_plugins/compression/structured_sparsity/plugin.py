@@ -151,6 +151,11 @@ class StructuredSparsity(Part):
         view = self._view(run, model)
         kinds = self.groups if self.ratio is None else ()
         choice = vanished(view, model, kinds, self.rules, self.least)
+        if epochs and self.ratio is None and choice.empty():
+            run.report.note(
+                f"nothing vanished in {epochs} epochs under penalty {self.penalty:g}; "
+                "raise epochs or penalty, or set ratio"
+            )
         take_away(run, model, view, choice, self.groups, self.rules)
 
     def apply(self, run: Run, strength: float, only: str | None = None) -> None:
