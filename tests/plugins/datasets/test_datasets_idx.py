@@ -111,6 +111,10 @@ GOOD = idx(np.arange(24, dtype=np.uint8).reshape(2, 3, 4))
         (gzip.compress(GOOD) + b"trailing", "damaged or truncated gzip"),
         (b"\x1f\x8b", "damaged or truncated gzip"),
     ],
+    ids=[
+        *("empty", "magic", "zip", "cut sizes", "cut pixels", "goes on"),
+        *("gzip: cut pixels", "gzip: cut stream", "gzip: wrong checksum", "gzip: trailing", "gzip: header alone"),
+    ],
 )
 def test_damage_says_what_and_where(tmp_path: Path, content: bytes, says: str) -> None:
     path = tmp_path / "images"
