@@ -22,7 +22,7 @@ LABEL org.opencontainers.image.title="bigopt" \
 RUN useradd --create-home --uid 10001 bigopt
 COPY --from=build /opt/bigopt /opt/bigopt
 ENV PATH=/opt/bigopt/bin:$PATH PYTHONUNBUFFERED=1 MPLBACKEND=Agg
-USER bigopt
+USER 10001
 WORKDIR /home/bigopt/work
 ENTRYPOINT ["bigopt"]
 CMD ["--help"]

@@ -12,9 +12,13 @@ demo: $(VENV)/installed
 test: $(VENV)/installed-dev lint types
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-lint: $(VENV)/installed-dev
+lint: $(VENV)/installed-dev docker-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# hadolint has no build for some machines; it says so and the rest goes on.
+docker-lint: $(VENV)/installed-dev
+	if [ -x $(BIN)/hadolint ]; then $(BIN)/hadolint Dockerfile; else echo "hadolint is not here: Dockerfile not linted"; fi
 
 types: $(VENV)/installed-dev
 	$(BIN)/mypy
