@@ -34,7 +34,7 @@ class Builder:
         """A checked dataset.
 
         Args:
-            spec: a plugin's name, or a mapping with ``name`` and arguments.
+            spec: a plugin's name, a mapping with ``name`` and arguments, or a run folder: the data of that run.
             path: what the configuration calls this dataset, for messages.
 
         Raises:
@@ -42,18 +42,24 @@ class Builder:
         """
         from bigopt.data import check_data
 
+        seed = self.seed
+        if isinstance(spec, str) and not spec.isidentifier():
+            spec, seed = _dataset_of(Path(spec), path)
         name, arguments = _named(spec, path)
-        data: Data = registry.build("datasets", name, arguments, {"seed": self.seed}, path=path)
+        data: Data = registry.build("datasets", name, arguments, {"seed": seed}, path=path)
         check_data(data)
         return data
 
-    def model(self, spec: Mapping[str, Any] | str, data: Data, path: str = "model") -> nn.Module:
+    def model(
+        self, spec: Mapping[str, Any] | str, data: Data, path: str = "model", *, new_head: bool = False
+    ) -> nn.Module:
         """A network for this data, with the weights that the specification names.
 
         Args:
             spec: a model plugin's name, a mapping with ``name``, arguments and ``weights``, or a run folder.
             data: gives channels, size, classes and normalisation.
             path: what the configuration calls this model, for messages.
+            new_head: where weights are for other classes, take all but their last layer.
 
         Raises:
             RequestError: unknown plugin, wrong arguments, data of another kind, or weights that do not fit.
@@ -61,7 +67,7 @@ class Builder:
         from bigopt.data import check_kind
 
         if isinstance(spec, str) and not spec.isidentifier():
-            return self._from_folder(Path(spec), data, path)
+            return self._from_folder(Path(spec), data, path, new_head)
         name, arguments = _named(spec, path)
         weights = arguments.pop("weights", None)
         factory = registry.load("models", name)
@@ -78,17 +84,20 @@ class Builder:
                     weights,
                     build=lambda changed: self.model({**changed, "weights": None}, data, path),
                     tracking_uri=self.tracking_uri,
+                    allow_new_head=new_head,
                 )
             )
         return network
 
-    def _from_folder(self, folder: Path, data: Data, path: str) -> nn.Module:
+    def _from_folder(self, folder: Path, data: Data, path: str, new_head: bool) -> nn.Module:
         """The model that a run left in its folder, its structure replayed."""
         from bigopt.pipeline.structure import load_structure
 
         if not (folder / "structure.json").is_file():
             raise RequestError(f"{path}: got {str(folder)!r}, which holds no structure.json of a bigopt run")
-        return load_structure(folder, lambda spec: self.model({**spec, "weights": None}, data, path))
+        return load_structure(
+            folder, lambda spec: self.model({**spec, "weights": None}, data, path), allow_new_head=new_head
+        )
 
 
 def fitting_data(data: Data, model_spec: Mapping[str, Any]) -> Data:
@@ -109,6 +118,17 @@ def _named(spec: Mapping[str, Any] | str, path: str) -> tuple[str, dict[str, Any
     if not isinstance(name, str):
         raise RequestError(f"{path}.name: got {name!r}, expected a plugin's name")
     return name, arguments
+
+
+def _dataset_of(folder: Path, path: str) -> tuple[dict[str, Any], int]:
+    """What a run was given as its dataset, and its seed."""
+    from bigopt.config.checked import Checked
+
+    try:
+        checked = Checked.load(folder)
+    except RequestError as error:
+        raise RequestError([f"{path}: {line}" for line in error.problems]) from error
+    return checked.dataset, checked.seed
 
 
 def _seed(seed: int) -> None:

@@ -7,7 +7,8 @@ is rebuilt from these without running anything that the files contain, and witho
 - ``prune`` only makes tensors smaller, so that its result is fully given by the shapes in ``model.safetensors`` and by
   ``sizes``. Repeating removals through torch-pruning's own history would need an example input, forgets head counts,
   has no stable names for parameters outside of modules, and notes ``group.prune(idxs)`` twice.
-- any other ``op`` names its ``plugin``, whose ``replay(model, entry)`` makes the change again.
+- any other ``op`` names its ``plugin``, whose ``replay(model, entry)`` makes the change again; ``kind`` says where the
+  plugin is registered, unless that is ``compression``.
 """
 
 from __future__ import annotations
@@ -201,7 +202,12 @@ def _handler(entry: Mapping[str, Any], handlers: Mapping[str, Handler], source: 
     plugin = entry.get("plugin")
     if not isinstance(plugin, str):
         raise RequestError(f"{source}: the change {entry['op']!r} names no plugin that could repeat it")
-    replay: Handler | None = getattr(registry.load("compression", plugin), "replay", None)
+    kind = entry.get("kind", "compression")
+    if kind not in ("compression", "transfer", "recipe"):
+        raise RequestError(
+            f"{source}: the change {entry['op']!r} names {kind!r}, which is no kind of plugin that changes"
+        )
+    replay: Handler | None = getattr(registry.load(kind, plugin), "replay", None)
     if replay is None:
         raise RequestError(f"{source}: the plugin {plugin} cannot repeat the change {entry['op']!r}")
     return replay

@@ -49,17 +49,18 @@ class History:
 class Builder(Protocol):
     """Lets a Part build further models and datasets by name, as the configuration would."""
 
-    def model(self, spec: Mapping[str, Any] | str, data: Data) -> nn.Module:
+    def model(self, spec: Mapping[str, Any] | str, data: Data, *, new_head: bool = False) -> nn.Module:
         """A fresh :class:`~bigopt.vocabulary.network.Network` for this data.
 
         Args:
             spec: a model plugin's name, a mapping with ``name`` and arguments (and ``weights``), or a run folder.
             data: gives channels, size, classes.
+            new_head: where weights are for other classes, take all but their last layer.
         """
         ...
 
     def dataset(self, spec: Mapping[str, Any] | str) -> Data:
-        """A dataset by its plugin's name, or by a mapping with ``name`` and arguments."""
+        """A dataset by its plugin's name, by a mapping with ``name`` and arguments, or that of a run folder."""
         ...
 
 
