@@ -22,6 +22,7 @@ _HOMES = {
     "Split": "data",
     "Task": "task",
     "TensorSplit": "data",
+    "Tuner": "tuner",
 }
 
 __all__ = sorted(_HOMES)

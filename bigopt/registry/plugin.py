@@ -21,6 +21,7 @@ GROUPS: dict[str, str] = {
 FILLED: dict[str, tuple[str, ...]] = {
     "models": ("in_channels", "image_size", "in_features", "num_classes", "vocab_size"),
     "datasets": ("seed",),
+    "tuners": ("seed", "n_trials", "max_resource", "directions"),
 }
 """Arguments that a run fills in, by kind, unless the configuration sets them."""
 

@@ -12,7 +12,7 @@ EXPECTED: dict[str, str] = {
     "compression": "a bigopt.Part",
     "transfer": "a bigopt.Part",
     "recipe": "a bigopt.Part",
-    "tuners": "None, an Optuna sampler, a pair of sampler and pruner (or None), or a scheduler with ask and tell",
+    "tuners": "None, a bigopt.Tuner, an Optuna sampler, a pair of sampler and pruner (or None), or a scheduler",
 }
 """The contract of each kind, in words."""
 
@@ -55,7 +55,9 @@ def _is_tuner(made: Any) -> bool:
         return True
     if isinstance(made, type):
         return False
-    if callable(getattr(made, "ask", None)) and callable(getattr(made, "tell", None)):
+    from bigopt.vocabulary.tuner import Scheduler, Tuner
+
+    if isinstance(made, Tuner | Scheduler):
         return True
     from optuna.pruners import BasePruner
     from optuna.samplers import BaseSampler

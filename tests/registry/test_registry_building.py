@@ -107,12 +107,18 @@ def test_results_in_order(kind: str, good: Any) -> None:
 
 def test_a_tuner_may_bring_a_scheduler() -> None:
     class Scheduler:
-        def ask(self) -> None: ...
-        def tell(self) -> None: ...
+        total = None
+
+        def next(self, seen: Any) -> None: ...
+        def stopped(self, seen: Any) -> list[int]:
+            return []
+
+        def finished(self, seen: Any) -> bool:
+            return True
 
     made = Scheduler()
     assert check_result("tuners", "x", made) is made
-    with pytest.raises(RequestError, match="returned the class Scheduler, expected None, an Optuna sampler"):
+    with pytest.raises(RequestError, match="returned the class Scheduler, expected None, a bigopt.Tuner"):
         check_result("tuners", "x", Scheduler)
 
 
