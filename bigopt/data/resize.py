@@ -52,6 +52,7 @@ def resize_for(data: Data, minimum: int) -> Data:
         std=std,
         fingerprint=hashlib.sha256(f"{data.fingerprint} {size}".encode()).hexdigest(),
         notes=(*data.notes, f"images were enlarged from {height}×{width} to {size[0]}×{size[1]} pixels for the model"),
+        details={**data.details, "enlarged_from": (height, width)},
     )
 
 

@@ -144,7 +144,8 @@ def _sized(spec: Any, target: Data) -> Any:
         return spec
     plugin = registry.discover()["datasets"].get(str(settings.get("name")))
     takes = plugin is not None and any(argument.name == "size" for argument in plugin.arguments or ())
-    return {**settings, "size": target.schema.shape[-1]} if takes else spec
+    size = target.details.get("enlarged_from", target.schema.shape)[-1]  # the source is then enlarged like the target
+    return {**settings, "size": size} if takes else spec
 
 
 def _listed(names: Sequence[str]) -> str:
