@@ -43,7 +43,7 @@ class Configuration:
 class Assignment:
     """Train configuration ``id``, which has had ``start`` epochs, up to ``until`` epochs in total.
 
-    The configuration is new when ``start`` is 0; its ``id`` is then the number of those seen.
+    The configuration is new where its ``id`` is the number of those seen.
     """
 
     id: int
@@ -55,10 +55,10 @@ class Assignment:
 class Scheduler(Protocol):
     """Decides itself who goes on and for how many epochs.
 
-    A scheduler keeps no state: every answer follows from the configurations that are handed in, in order of their ids, so that
-    several processes may ask (one at a time) and a resumed study goes on exactly. Whoever asks marks the
-    assignment as running before the next one asks. A configuration that reaches ``until`` without being the last
-    (``until < max_resource``) pauses and keeps its checkpoint.
+    A scheduler keeps no state: every answer follows from the configurations that are handed in, in order of their
+    ids, so that several processes may ask (one at a time) and a resumed study goes on exactly. Whoever asks marks the
+    assignment as running before the next one asks. A configuration that reaches ``until < max_resource`` pauses and
+    keeps its checkpoint; one whose worker died is paused as well and goes on from what it has.
 
     Attributes:
         total: configurations that will be started in all; None while trials in total decide.
@@ -91,8 +91,8 @@ class Tuner:
         pruner: an Optuna pruner; None for none (never omit it with ``create_study``: that would be MedianPruner).
         scheduler: decides who goes on in the pruner's place.
         points: all configurations of a space, in a fixed order, for tuners that enumerate (grid, low-discrepancy
-            sequences). They are enqueued as they are, each once; the study ends after the last. ``None`` in the place
-            of a value means that the sampler chooses it.
+            sequences). They are enqueued as they are, each once, so that no two workers take the same one; the study
+            ends after the last. The sampler chooses what a point leaves out.
     """
 
     sampler: Callable[[int], BaseSampler]
