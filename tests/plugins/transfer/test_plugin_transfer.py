@@ -83,7 +83,7 @@ def test_a_source_of_another_architecture_is_refused():
 
 def test_a_source_is_trained_first_and_taken_over(run):
     run.build = Build(net(seed=7))
-    run.settings.extra["model"] = {"name": "fake"}
+    run.settings.extra["model"] = {"name": "resnet"}
     calls = []
 
     def fit(source, epochs=None, **options):
