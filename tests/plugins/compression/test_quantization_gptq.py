@@ -6,15 +6,8 @@ from gated_nets import inputs, small
 from torch import nn
 
 from bigopt_plugins.compression.quantization import _gptq
-from bigopt_plugins.compression.quantization._gptq import (
-    each_layer,
-    execution_order,
-    gptq,
-    gram,
-    matrix,
-    nearest,
-    output_error,
-)
+from bigopt_plugins.compression.quantization._gptq import gptq, nearest, output_error
+from bigopt_plugins.compression.quantization._hessian import each_layer, execution_order, gram, matrix
 
 
 def correlated(columns: int, n: int, seed: int = 0) -> torch.Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bigopt_plugins.compression.quantization._gptq import execution_order
+from bigopt_plugins.compression.quantization._hessian import execution_order
 from bigopt_plugins.compression.quantization._wiring import evaluating
 
 
