@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -22,6 +22,7 @@ from bigopt.measure.stage_measure import StageMeasure, save_measure
 from bigopt.store import inside
 from bigopt.vocabulary.data import Split
 from bigopt.vocabulary.errors import RequestError, RunFailed
+from bigopt.vocabulary.part import further_metrics
 from bigopt.vocabulary.run import History, Run
 from bigopt.vocabulary.settings import Settings
 
@@ -72,6 +73,8 @@ def measure_stage(
     stage = _from_memory(run, name, model, settings, bits)
     if settings.measure.export:
         _measure_file(stage, run, where / "model.onnx", model, settings, bits)
+    stage.metrics |= further_metrics(run, run.parts, model, _predictor(stage, model, settings))
+    if settings.measure.export:
         if settings.measure.latency:
             _measure_latency(stage, run, settings, baseline)
         if stage.bytes is not None:
@@ -90,6 +93,14 @@ def predict_model(model: nn.Module, split: Split, batch_size: int) -> Tensor:
     with inference(model) as ready:
         rows = torch.arange(len(split)).split(batch_size)
         return torch.cat([ready(split.take(index).to(device)).float().cpu() for index in rows])
+
+
+def _predictor(stage: StageMeasure, model: nn.Module, settings: Settings) -> Callable[[Split], Tensor]:
+    """Outputs for a split: of the file where there is one."""
+    size, path = settings.trainer.eval_batch_size, stage.onnx
+    if path is not None:
+        return lambda split: predict_onnx(path, split, size)
+    return lambda split: predict_model(model, split, size)
 
 
 def _from_memory(run: Run, name: str, model: nn.Module, settings: Settings, bits: Bits) -> StageMeasure:

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from bigopt.pipeline.cells import Cells, cells_key, save_picture
 from bigopt.pipeline.notes import Collected
 from bigopt.vocabulary.batch import Batch, Output, Role
+from bigopt.vocabulary.data import Split
 from bigopt.vocabulary.errors import RequestError, RunFailed
-from bigopt.vocabulary.part import Fit, Part
+from bigopt.vocabulary.part import Fit, Part, further_metrics
 from bigopt.vocabulary.run import History, Run
 from bigopt.vocabulary.settings import Recover, StepOptions
 
@@ -252,10 +253,16 @@ def _scan(run: Run, name: str, part: Part) -> None:
 
 def score(run: Run, model: nn.Module) -> float:
     """The monitored metric of a model in memory, on validation."""
-    from bigopt.train import evaluate
+    from bigopt.train import evaluate, predict
 
     metrics = evaluate(run.fork(model=model) if model is not run.model else run, run.data.val)
-    return metrics[run.monitor.metric.removeprefix("val/")]
+    trainer = run.settings.trainer
+
+    def outputs(split: Split) -> Tensor:
+        return predict(model, split, trainer.eval_batch_size, workers=trainer.workers)
+
+    values = {f"val/{name}": value for name, value in metrics.items()}
+    return (values | further_metrics(run, run.parts, model, outputs))[run.monitor.metric]
 
 
 def frozen_copy(model: nn.Module) -> nn.Module:

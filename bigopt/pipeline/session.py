@@ -14,6 +14,7 @@ from torch import nn
 
 from bigopt import registry
 from bigopt.pipeline.build import Builder, fitting_data
+from bigopt.pipeline.driver import step_epochs
 from bigopt.pipeline.relay import Relay
 from bigopt.vocabulary.errors import BigoptError, Interrupted, Pruned
 from bigopt.vocabulary.network import Network
@@ -34,7 +35,9 @@ class Session:
         folder: the run's folder; files of an earlier start there are gone on with.
         overrides: what the command line said.
         parent: MLflow run of the sweep that this run is a trial of; None outside sweeps.
-        progress: told of long work; None for nobody.
+        progress: told of long work; None for nobody. If it has a method ``plan``, it is told which stages there are,
+            each with the epochs that it trains for.
+        test: whether the test split may be read; None means outside sweeps only.
 
     Attributes:
         run: what Parts see.
@@ -44,12 +47,20 @@ class Session:
     """
 
     def __init__(
-        self, checked: Any, folder: Path, *, overrides: Sequence[str], parent: str | None, progress: Any
+        self,
+        checked: Any,
+        folder: Path,
+        *,
+        overrides: Sequence[str],
+        parent: str | None,
+        progress: Any,
+        test: bool | None = None,
     ) -> None:
         self.checked = checked
         self.folder = Path(folder)
         self.overrides = list(overrides)
         self.parent = parent
+        self.tests = parent is None if test is None else test
         self.progress = progress
         self.settings: Settings = checked.settings
         self.measures: dict[str, Any] = {}
@@ -114,6 +125,7 @@ class Session:
         self.measures[name] = measured
         if strength is not None:
             self.run.report.value("strength", strength)
+        self.ledger.follow(self.run.data)
         self.ledger.monitor = self.run.monitor  # a Part may judge by something that needs no labels
         history, self._recorded = self.run.history[self._recorded :], len(self.run.history)
         self.ledger.add(
@@ -145,7 +157,7 @@ class Session:
 
         builder = Builder(self.checked.seed, self.settings.tracking.uri)
         data = fitting_data(builder.dataset(self.checked.dataset), self.checked.model)
-        if self.parent is not None:
+        if not self.tests:
             data.test = None
         task = Task.of(data.schema, self.settings.trainer.label_smoothing)
         if not self.checked.objective_given and task.name == "regression":
@@ -183,6 +195,15 @@ class Session:
             )
             for step in self.checked.compression
         ]
+
+        self._announce()
+
+    def _announce(self) -> None:
+        """Tells whoever follows the run which stages there are."""
+        announce = getattr(self.progress, "plan", None)
+        if announce is not None and self.leader:
+            steps = {name: step_epochs(self.run, part, options) for name, _, part, options in self.steps}
+            announce({"baseline": self.settings.trainer.max_epochs} | steps)
 
     def _recipe(self) -> list[Part]:
         return [
@@ -281,7 +302,7 @@ class Session:
 
     def _end(self, status: Status, reason: str | None) -> None:
         self._closed = True
-        self.report = self.ledger.finish(status, reason, html=self.parent is None)
+        self.report = self.ledger.finish(status, reason, html=self.tests)
         if not self.leader:
             return
         for path in sorted(self.folder.iterdir()) if self.settings.tracking.artifacts else []:

@@ -30,6 +30,7 @@ class Judge:
 
     def __init__(self, task: Task, monitor: Monitor, y: Tensor, seed: int) -> None:
         self.task = task
+        self.objective = monitor
         self.monitor = monitor
         self.y = y
         self.seed = seed
@@ -86,7 +87,8 @@ class Judge:
             name: {f"test/{key}": value for key, value in self.task.metrics(logits, y).items()}
             for name, logits in known.items()
         }
-        monitor = replace(self.monitor, metric=self.monitor.metric.replace("val/", "test/", 1))
+        chosen = self.monitor if self.monitor.metric.startswith("val/") else self.objective  # labels are there by now
+        monitor = replace(chosen, metric=chosen.metric.replace("val/", "test/", 1))
         old, new = (section[name].get(monitor.metric) for name in ("baseline", "final"))
         section["drop"] = None if old is None or new is None else monitor.drop(new, old)
         section["drop_interval"] = paired_interval(

@@ -86,6 +86,12 @@ class Ledger(Notebook):
             self.notes.append(f"drops are measured by {monitor.metric} ({monitor.mode})")
         self._judge.monitor = monitor
 
+    def follow(self, data: Data) -> None:
+        """Judges by this data from now on: a Part may have put other training and validation splits in place."""
+        if data is not self.data:
+            self.data = data
+            self._judge.y = data.val.y
+
     def add(
         self,
         name: str,

@@ -6,6 +6,7 @@ import time
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
+from torch import Tensor
 
 from bigopt.train import checkpoint, ddp
 from bigopt.train._module import FitModule
@@ -14,7 +15,9 @@ from bigopt.train.evaluate import predict
 from bigopt.train.keeper import Keeper
 from bigopt.train.record import Record
 from bigopt.train.signals import Signals
-from bigopt.vocabulary.errors import Pruned, RequestError
+from bigopt.vocabulary.data import Split
+from bigopt.vocabulary.errors import Paused, Pruned, RequestError
+from bigopt.vocabulary.part import further_metrics
 
 SHOW_EVERY = 0.1
 """Seconds between two updates of the progress bar."""
@@ -56,18 +59,22 @@ class Opening(Callback):
 
 
 def validate(module: FitModule) -> dict[str, float]:
-    """Metrics of the model in training on the validation split, by ``val/<metric>``."""
+    """Metrics of the model in training on the validation split, by ``val/<metric>``, and those of the Parts."""
     run, plan = module.job.run, module.plan
     settings = run.settings.trainer
-    logits = predict(
-        module.model,
-        run.data.val,
-        settings.eval_batch_size,
-        dtype=plan.dtype,
-        channels_last=plan.channels_last,
-        workers=settings.workers,
-    )
-    return {f"val/{name}": value for name, value in run.task.metrics(logits, run.data.val.y).items()}
+
+    def outputs(split: Split) -> Tensor:
+        return predict(
+            module.model,
+            split,
+            settings.eval_batch_size,
+            dtype=plan.dtype,
+            channels_last=plan.channels_last,
+            workers=settings.workers,
+        )
+
+    values = {f"val/{name}": value for name, value in run.task.metrics(outputs(run.data.val), run.data.val.y).items()}
+    return values | further_metrics(run, module.job.parts, module.model, outputs)
 
 
 class Closing:
@@ -130,12 +137,16 @@ class Closing:
             record.notes.append(f"stopped after epoch {module.epoch}: no improvement in {patience} epochs")
             trainer.should_stop = last = True
         self.show(0)
-        self._report(values)
+        answer = self._report(values)
+        if isinstance(answer, Paused):  # it goes on later, from here
+            self.keeper.keep(checkpoint.capture(trainer, module, record, self.spent()))
+        if answer is not None:
+            raise answer
         if not last:
             self._keep(trainer)
 
-    def _report(self, values: dict[str, float]) -> None:
-        """Tells of the epoch; a pruner's answer, which only rank 0 hears, stops every rank."""
+    def _report(self, values: dict[str, float]) -> Pruned | None:
+        """Tells of the epoch; a tuner's answer, which only rank 0 hears, stops every rank."""
         job = self.module.job
         pruned: Pruned | None = None
         if job.shown and job.run.depth == 0:
@@ -143,8 +154,8 @@ class Closing:
                 job.run.progress.epoch(job.name, job.offset + self.module.epoch, values)
             except Pruned as answer:
                 pruned = answer
-        if ddp.agree(int(pruned is not None)):
-            raise pruned if pruned is not None else Pruned("pruned")
+        asked = ddp.agree(0 if pruned is None else 1 + isinstance(pruned, Paused))
+        return pruned or (None, Pruned("pruned"), Paused("paused"))[asked]
 
     def _keep(self, trainer: pl.Trainer) -> None:
         if self.keeper.due():

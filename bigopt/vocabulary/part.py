@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bigopt.vocabulary.batch import Batch, Output
+    from bigopt.vocabulary.data import Split
     from bigopt.vocabulary.run import History, Run
+
+    Predict = Callable[[Split], Tensor]
 
 State = Literal["trainable", "frozen"]
 
@@ -65,7 +68,7 @@ class Part:
         return {}
 
     def taps(self, run: Run) -> Sequence[str]:
-        """Names of the model's modules whose outputs :meth:`loss` wants in ``output.taps``."""
+        """Names of modules of the model whose outputs (``<name>/input``: input) :meth:`loss` wants in ``output.taps``."""
         return ()
 
     def batch(self, run: Run, batch: Batch) -> Batch:
@@ -74,6 +77,22 @@ class Part:
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """Named scalar terms that are added to the task loss; the name ``task`` replaces it."""
+        return {}
+
+    def metrics(self, run: Run, model: nn.Module, predict: Predict) -> dict[str, float]:
+        """Further values of a model, such as label-free ones; one of them may be the run's monitor.
+
+        Asked after every epoch, for every row and wherever the driver compares models.
+
+        Args:
+            run: on whose data the model is judged.
+            model: the model in memory.
+            predict: outputs ``(N, K)`` for every sample of a split, float32 on the CPU: of the model, or of the file
+                made of it where there is one.
+
+        Returns:
+            values by name with a prefix of their own (``target/agreement``).
+        """
         return {}
 
     def param_groups(self, run: Run, groups: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -129,3 +148,8 @@ class Part:
     def bits(self) -> tuple[int, int] | None:
         """Widths of weights and activations after this step, for counting bit operations; None leaves them."""
         return None
+
+
+def further_metrics(run: Run, parts: Sequence[Part], model: nn.Module, predict: Predict) -> dict[str, float]:
+    """What all Parts' :meth:`Part.metrics` say of a model; of equal names the last counts."""
+    return {name: value for part in parts for name, value in part.metrics(run, model, predict).items()}

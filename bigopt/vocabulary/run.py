@@ -139,7 +139,7 @@ class Run:
     depth: int = 0
 
     def forward(self, x: Tensor, taps: Sequence[str] = (), model: nn.Module | None = None) -> Output:
-        """Logits of raw inputs ``(N, …)``, with the outputs of the named modules.
+        """Logits of raw inputs ``(N, …)``, with what the named modules give or take (see :func:`recording`).
 
         Raises:
             KeyError: a name in ``taps`` is no module of the model.
@@ -174,9 +174,13 @@ class Silent:
         """Drops the value."""
 
 
+INPUT = "/input"
+"""Ends the name of a tap that wants a module's input instead of its output."""
+
+
 @contextmanager
 def recording(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Records the outputs of named modules while the block runs.
+    """Records the outputs of named modules while the block runs; of ``<name>/input`` the first input.
 
     Raises:
         KeyError: a name is no module of the model.
@@ -190,7 +194,18 @@ def recording(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, Tens
 
         return hook
 
-    handles = [modules[name].register_forward_hook(keep(name)) for name in names]
+    def keep_input(name: str) -> Callable[[nn.Module, Any], None]:
+        def hook(_module: nn.Module, inputs: Any) -> None:
+            seen[name] = inputs[0]
+
+        return hook
+
+    handles = [
+        modules[name.removesuffix(INPUT)].register_forward_pre_hook(keep_input(name))
+        if name.endswith(INPUT)
+        else modules[name].register_forward_hook(keep(name))
+        for name in names
+    ]
     try:
         yield seen
     finally:
