@@ -68,7 +68,7 @@ class Part:
         return {}
 
     def taps(self, run: Run) -> Sequence[str]:
-        """Names of modules of the model whose outputs (``<name>/input``: input) :meth:`loss` wants in ``output.taps``."""
+        """Names of modules whose outputs (``<name>/input``: input) :meth:`loss` wants in ``output.taps``."""
         return ()
 
     def batch(self, run: Run, batch: Batch) -> Batch:
