@@ -1,0 +1,1 @@
+"""Semi-supervised learning: pseudo-labels, consistency, and adaptive thresholds."""
