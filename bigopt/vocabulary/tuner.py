@@ -21,8 +21,8 @@ Standing = Literal["running", "paused", "done", "failed"]
 
 
 @dataclass(frozen=True)
-class Configuration:
-    """What the storage holds of one configuration. A retried or continued one is still the same configuration.
+class Trial:
+    """What the storage holds of one configuration; a retried or continued one is still the same configuration.
 
     Attributes:
         id: 0, 1, … in the order in which configurations were first started.
@@ -66,15 +66,15 @@ class Scheduler(Protocol):
 
     total: int | None
 
-    def next(self, seen: Sequence[Configuration]) -> Assignment | None:
+    def next(self, seen: Sequence[Trial]) -> Assignment | None:
         """What to train now; None when there is nothing before a running one reports, or nothing at all."""
         ...
 
-    def stopped(self, seen: Sequence[Configuration]) -> Sequence[int]:
+    def stopped(self, seen: Sequence[Trial]) -> Sequence[int]:
         """Ids of paused configurations that will never go on: they are told as pruned, with their last value."""
         ...
 
-    def finished(self, seen: Sequence[Configuration]) -> bool:
+    def finished(self, seen: Sequence[Trial]) -> bool:
         """Whether nothing is left to do: nothing runs and nothing would be assigned."""
         ...
 

@@ -53,11 +53,11 @@ def quantile(distribution: BaseDistribution, share: float) -> Any:
     if isinstance(distribution, CategoricalDistribution):
         return distribution.choices[int(share * len(distribution.choices))]
     if isinstance(distribution, IntDistribution):
-        low, high, step = distribution.low, distribution.high, distribution.step
         if distribution.log:
-            bottom, top = math.log(low - 0.5), math.log(high + 0.5)
-            return min(max(round(math.exp(bottom + share * (top - bottom))), low), high)
-        return low + step * int(share * ((high - low) // step + 1))
+            bottom, top = math.log(distribution.low - 0.5), math.log(distribution.high + 0.5)
+            return min(max(round(math.exp(bottom + share * (top - bottom))), distribution.low), distribution.high)
+        count = (distribution.high - distribution.low) // distribution.step + 1
+        return distribution.low + distribution.step * int(share * count)
     if isinstance(distribution, FloatDistribution):
         low, high = distribution.low, distribution.high
         if distribution.step is not None:

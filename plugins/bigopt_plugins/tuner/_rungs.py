@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from bigopt.vocabulary.errors import RequestError
-from bigopt.vocabulary.tuner import Configuration
+from bigopt.vocabulary.tuner import Trial
 
 
 def rungs_below(max_resource: int, eta: int, min_epochs: int = 1) -> int:
@@ -22,7 +22,7 @@ def rung_epochs(max_resource: int, eta: int, steps: int) -> list[int]:
     return [max(1, round(max_resource / eta**left)) for left in range(steps, -1, -1)]
 
 
-def value_at(seen: Configuration, epochs: int) -> float | None:
+def value_at(seen: Trial, epochs: int) -> float | None:
     """The objective after this many epochs, or after the last one of a training that ended before by itself.
 
     None where it has not come that far, where it failed before, and where the value is not a number.
@@ -33,12 +33,12 @@ def value_at(seen: Configuration, epochs: int) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def arrived(seen: Configuration, epochs: int) -> bool:
+def arrived(seen: Trial, epochs: int) -> bool:
     """Whether it has been given this many epochs, or will never get them."""
     return seen.standing in ("done", "failed") or any(epoch >= epochs for epoch in seen.values)
 
 
-def best(seen: Sequence[Configuration], epochs: int, count: int, maximize: bool) -> list[int]:
+def best(seen: Sequence[Trial], epochs: int, count: int, maximize: bool) -> list[int]:
     """Ids of the ``count`` best after this many epochs, best first; the earlier one wins a tie, failures never do."""
     scored = [(value, one.id) for one in seen if (value := value_at(one, epochs)) is not None]
     scored.sort(key=lambda pair: (-pair[0] if maximize else pair[0], pair[1]))

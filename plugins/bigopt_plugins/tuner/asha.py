@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from bigopt.vocabulary.tuner import Assignment, Configuration, Tuner
+from bigopt.vocabulary.tuner import Assignment, Trial, Tuner
 from bigopt_plugins.tuner._pruners import refuse_several
 from bigopt_plugins.tuner._rungs import arrived, best, check_ladder, rung_epochs, rungs_below
 from bigopt_plugins.tuner._samplers import make_sampler
@@ -33,7 +33,7 @@ class AshaSchedule:
         self.total = total
         self.epochs = tuple(rung_epochs(max_resource, eta, rungs_below(max_resource, eta, min_epochs)))
 
-    def next(self, seen: Sequence[Configuration]) -> Assignment | None:
+    def next(self, seen: Sequence[Trial]) -> Assignment | None:
         """An interrupted training to go on with, a promotion, or a new configuration, in this order."""
         for one in seen:
             if one.standing == "paused" and not arrived(one, one.until):
@@ -45,17 +45,17 @@ class AshaSchedule:
             return Assignment(len(seen), 0, self.epochs[0])
         return None
 
-    def stopped(self, seen: Sequence[Configuration]) -> Sequence[int]:
+    def stopped(self, seen: Sequence[Trial]) -> Sequence[int]:
         """Everything that is paused, once the search is over: before, a later result may lift anyone."""
         if not self.finished(seen):
             return []
         return [one.id for one in seen if one.standing == "paused"]
 
-    def finished(self, seen: Sequence[Configuration]) -> bool:
+    def finished(self, seen: Sequence[Trial]) -> bool:
         """Whether all were started, none runs and none can be promoted."""
         return all(one.standing != "running" for one in seen) and self.next(seen) is None
 
-    def _promotable(self, seen: Sequence[Configuration], rung: int) -> list[int]:
+    def _promotable(self, seen: Sequence[Trial], rung: int) -> list[int]:
         """Ids on this rung that are among its best ``⌊n/η⌋`` and were not told to go further, best first."""
         here = [one for one in seen if one.until >= self.epochs[rung] and arrived(one, self.epochs[rung])]
         top = best(here, self.epochs[rung], len(here) // self.eta, self.maximize)

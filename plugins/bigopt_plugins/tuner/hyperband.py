@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from bigopt.vocabulary.tuner import Assignment, Configuration, Tuner
+from bigopt.vocabulary.tuner import Assignment, Trial, Tuner
 from bigopt_plugins.tuner._pruners import refuse_several
 from bigopt_plugins.tuner._rungs import arrived, best, check_ladder, rung_epochs, rungs_below
 from bigopt_plugins.tuner._samplers import make_sampler
@@ -57,7 +57,7 @@ class HyperbandSchedule:
         """All brackets, in order."""
         return tuple(self._plan)
 
-    def next(self, seen: Sequence[Configuration]) -> Assignment | None:
+    def next(self, seen: Sequence[Trial]) -> Assignment | None:
         """The first training that is still missing, in order of brackets and rungs; None while others must end."""
         for bracket in self._plan:
             for epochs, cohort in self._rungs(bracket, seen):
@@ -68,7 +68,7 @@ class HyperbandSchedule:
                         return Assignment(number, max(seen[number].values, default=0), epochs)
         return None
 
-    def stopped(self, seen: Sequence[Configuration]) -> Sequence[int]:
+    def stopped(self, seen: Sequence[Trial]) -> Sequence[int]:
         """Paused configurations that are not among the best of a rung that is complete."""
         out: list[int] = []
         for bracket in self._plan:
@@ -81,11 +81,11 @@ class HyperbandSchedule:
                 ]
         return sorted(out)
 
-    def finished(self, seen: Sequence[Configuration]) -> bool:
+    def finished(self, seen: Sequence[Trial]) -> bool:
         """Whether every bracket is through."""
         return self.next(seen) is None and all(one.standing != "running" for one in seen)
 
-    def _rungs(self, bracket: Bracket, seen: Sequence[Configuration]) -> Iterator[tuple[int, list[int]]]:
+    def _rungs(self, bracket: Bracket, seen: Sequence[Trial]) -> Iterator[tuple[int, list[int]]]:
         """Epochs and ids of the rungs that can be known by now: the one above follows when one is complete."""
         cohort = list(range(bracket.first, bracket.first + bracket.sizes[0]))
         for place, epochs in enumerate(bracket.epochs):
