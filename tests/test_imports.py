@@ -14,6 +14,7 @@ LAYERS = [
     {"surgery", "data", "config"},
     {"train", "measure", "report", "tracking"},
     {"pipeline"},
+    {"search"},
     {"cli"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

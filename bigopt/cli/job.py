@@ -16,11 +16,9 @@ from omegaconf import DictConfig
 from bigopt.cli.outcome import FAILED, WRONG, Outcome
 from bigopt.config import Checked, check
 from bigopt.config._job import task_lines
+from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL
 from bigopt.store.redaction import redact
-from bigopt.vocabulary.errors import BigoptError, Interrupted, Pruned, RequestError
-
-PARENT = "BIGOPT_PARENT_RUN"
-"""Environment variable by which a sweeper names its tracking run to the jobs it launches."""
+from bigopt.vocabulary.errors import BigoptError, Interrupted, Paused, Pruned, RequestError
 
 _FOLDER_TROUBLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EFBIG}
 
@@ -44,12 +42,12 @@ class Job:
 
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
-        outcome = attempt(lambda: self._run(cfg, folder, task_lines(hydra)))
+        outcome = attempt(lambda: self._run(cfg, folder, task_lines(hydra), _sweeps(hydra)))
         if outcome.code > 128 and hydra.mode == RunMode.MULTIRUN:
             raise SystemExit(outcome.code)
         return outcome
 
-    def _run(self, cfg: DictConfig, folder: Path, lines: list[str]) -> Outcome:
+    def _run(self, cfg: DictConfig, folder: Path, lines: list[str], extra: dict[str, Any]) -> Outcome:
         from bigopt.store.locks import lock
 
         checked = prepare(cfg, lines, self.plain)
@@ -60,7 +58,8 @@ class Job:
         except TimeoutError:
             raise RequestError(f"{folder}: another bigopt run is working in this folder") from None
         try:
-            return Outcome.of(self._executor()(checked, folder, overrides=lines, parent=os.environ.get(PARENT)))
+            execute = self._executor()
+            return Outcome.of(execute(checked, folder, overrides=lines, parent=os.environ.get(PARENT), **extra))
         finally:
             held.__exit__(None, None, None)
 
@@ -107,7 +106,7 @@ def attempt(work: Callable[[], Outcome]) -> Outcome:
         say(["interrupted"])
         return Outcome(130, "interrupted", problems=("interrupted",))
     except Pruned as error:
-        return Outcome(error.exit_code, "pruned")
+        return Outcome(error.exit_code, "paused" if isinstance(error, Paused) else "pruned", problems=(str(error),))
     except BigoptError as error:
         say(str(error).splitlines(), error)
         return Outcome(error.exit_code, "failed", problems=(str(error),))
@@ -128,6 +127,17 @@ def say(lines: Sequence[str], error: BaseException | None = None) -> None:
     for line in lines:
         print(f"bigopt: {redact(line)}", file=sys.stderr)
     sys.stderr.flush()
+
+
+def _sweeps(hydra: Any) -> dict[str, Any]:
+    """What a sweep's environment says to its job, as further arguments of what runs it."""
+    if TRIAL not in os.environ:
+        return {"test": True} if TEST in os.environ else {}
+    from bigopt.search.reporting import TrialPlace
+
+    storage = hydra.sweeper.get("storage")
+    folder = Path(hydra.runtime.cwd) / hydra.sweep.dir
+    return {"trial": TrialPlace(storage, folder, os.environ[STUDY], int(os.environ[TRIAL]))}
 
 
 def _unexpected(error: Exception) -> Outcome:

@@ -131,8 +131,9 @@ def _execute(hydra: Any, command: Any, cfg: Any, args: argparse.Namespace, execu
     from bigopt.config._job import job_config, preview, task_lines
     from bigopt.config._messages import one_line
     from bigopt.config._resolvers import fixed_sweep_dir
+    from bigopt.config.command_line import searches
 
-    sweep = args.multirun or (cfg.hydra.mode == RunMode.MULTIRUN and not args.run)
+    sweep = args.multirun or ((cfg.hydra.mode == RunMode.MULTIRUN or searches(cfg)) and not args.run)
     lines = [*command.lines, f"hydra.mode={'MULTIRUN' if sweep else 'RUN'}"]
     plain = job_config(command.compose([])) if cfg.get("resume") else None
     job = Job(execute, plain)

@@ -13,15 +13,36 @@ from bigopt.vocabulary.errors import Interrupted
 
 
 def execute(
-    checked: Checked, folder: Path, *, overrides: Sequence[str] = (), parent: str | None = None
+    checked: Checked,
+    folder: Path,
+    *,
+    overrides: Sequence[str] = (),
+    parent: str | None = None,
+    test: bool | None = None,
+    trial: Any = None,
 ) -> dict[str, Any]:
-    """Runs a checked configuration with its progress drawn; see :func:`bigopt.pipeline.execute`."""
+    """Runs a checked configuration with its progress drawn; see :func:`bigopt.pipeline.execute`.
+
+    A sweep's trial draws nothing and reports to its study instead.
+
+    Args:
+        checked: the configuration.
+        folder: the run's.
+        overrides: what the command line said.
+        parent: the sweep's tracking run.
+        test: whether the test split may be read.
+        trial: where the study and the trial are (:class:`bigopt.search.reporting.TrialPlace`).
+    """
     from bigopt.cli.progress import RichProgress
     from bigopt.pipeline import execute as run
 
+    if trial is not None:
+        from bigopt.search.reporting import reporter
+
+        return run(checked, folder, overrides=overrides, parent=parent, progress=reporter(trial, checked), test=test)
     try:
-        with RichProgress() as progress:
-            report = run(checked, folder, overrides=overrides, parent=parent, progress=progress)
+        with RichProgress(show=parent is None) as progress:
+            report = run(checked, folder, overrides=overrides, parent=parent, progress=progress, test=test)
     except (Interrupted, KeyboardInterrupt):
         print(f"bigopt: to go on with this run: bigopt resume={shlex.quote(str(folder))}", file=sys.stderr)
         raise

@@ -12,15 +12,15 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bigopt.config._messages import has_key, one_line, several, shown, unknown
 from bigopt.config._suggest import listed, suggestion
-from bigopt.config.groups import PLUGINS, SETTINGS, STEPS
+from bigopt.config.groups import NONE, PLUGINS, SETTINGS, STEPS
 from bigopt.vocabulary.errors import RequestError
 
-ALWAYS = (*PLUGINS, *SETTINGS, "experiment", "debug")
+ALWAYS = (*PLUGINS, *SETTINGS, "experiment", "search", "debug")
 """Groups in the root configuration's defaults list."""
 
 
@@ -56,7 +56,7 @@ class CommandLine:
         good = [override for override in choices if self._known_choice(override)]
         cfg = self._composed(good, values)
         swept = [override for override in overrides if override.is_sweep_override()]
-        if swept and not sweep and cfg.hydra.mode != RunMode.MULTIRUN:
+        if swept and not sweep and cfg.hydra.mode != RunMode.MULTIRUN and not searches(cfg):
             raise RequestError([several(override) for override in swept])
         return cfg
 
@@ -174,6 +174,11 @@ class CommandLine:
             self._refused.add(override.input_line)
             group = override.key_or_group.partition(".")[0]
             self.problems.append(unknown(first, override, self._choices(group) if group in STEPS else ()))
+
+
+def searches(cfg: DictConfig) -> bool:
+    """Whether a configuration chooses a tuner, which turns a run into a sweep."""
+    return OmegaConf.select(cfg, "tuner.name") not in (None, NONE)
 
 
 def _alternatives(override: Override) -> list[Any]:

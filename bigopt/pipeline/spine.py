@@ -14,7 +14,13 @@ from bigopt.vocabulary.part import Part
 
 
 def execute(
-    checked: Any, folder: Path, *, overrides: Sequence[str] = (), parent: str | None = None, progress: Any = None
+    checked: Any,
+    folder: Path,
+    *,
+    overrides: Sequence[str] = (),
+    parent: str | None = None,
+    progress: Any = None,
+    test: bool | None = None,
 ) -> dict[str, Any]:
     """Trains, compresses, measures and reports as one configuration says.
 
@@ -24,6 +30,7 @@ def execute(
         overrides: what the command line said, for the record.
         parent: MLflow run that this one belongs to; set inside a sweep's trials, which never read the test split.
         progress: told of long work (:class:`bigopt.vocabulary.run.Progress`); None for nobody.
+        test: whether the test split may be read; None means only without a parent.
 
     Returns:
         the report, as ``report.json`` holds it.
@@ -32,10 +39,11 @@ def execute(
         RequestError: the request was wrong.
         RunFailed: training failed.
         Interrupted: a signal asked to stop; the run can be resumed.
+        Pruned: the tuner stopped the trial.
     """
     with (
         ranks(checked, folder),
-        Session(checked, folder, overrides=overrides, parent=parent, progress=progress) as session,
+        Session(checked, folder, overrides=overrides, parent=parent, progress=progress, test=test) as session,
     ):
         run, fit = session.run, session.fit
         for part in run.parts:

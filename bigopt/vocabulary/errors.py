@@ -48,3 +48,7 @@ class Pruned(BigoptError):
     """A trial was stopped early by its tuner's pruner; not a failure."""
 
     exit_code = 0
+
+
+class Paused(Pruned):
+    """A trial has had the epochs that its tuner gave it; a checkpoint is written, and it may go on later."""

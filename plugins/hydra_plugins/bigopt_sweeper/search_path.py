@@ -77,8 +77,10 @@ class BigoptSearchPath(SearchPathPlugin):
 
 
 def install() -> None:
-    """Makes both plugins known to Hydra, also where its scan of the namespace does not see them."""
+    """Makes the plugins known to Hydra, also where its scan of the namespace does not see them."""
     from hydra.core.plugins import Plugins
 
-    for plugin in (BigoptConfigSource, BigoptSearchPath):
+    from hydra_plugins.bigopt_sweeper.sweeper import BigoptSweeper
+
+    for plugin in (BigoptConfigSource, BigoptSearchPath, BigoptSweeper):
         Plugins.instance().register(plugin)

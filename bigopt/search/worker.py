@@ -1,0 +1,75 @@
+"""One worker: asks, tries, tells, until nothing is left."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from bigopt.search.claim import Claim, Claimer
+from bigopt.search.configurations import BEAT
+from bigopt.search.plan import Evaluate, Plan, Task
+from bigopt.search.settle import settle
+from bigopt.search.study import load
+
+if TYPE_CHECKING:
+    import optuna
+
+PAUSE = 0.1
+"""Seconds between two looks while running configurations have to report first."""
+
+
+def work(plan: Plan, evaluate: Evaluate, stopping: Callable[[], bool], stop: Callable[[], None]) -> int | None:
+    """Tries configurations one after the other.
+
+    Args:
+        plan: the sweep.
+        evaluate: tries one.
+        stopping: whether to begin no further one.
+        stop: makes every worker begin no further one.
+
+    Returns:
+        the signal that ended the work, None where it is done.
+    """
+    study = load(plan.storage, plan.study)
+    study.pruner = plan.tuner.pruner or study.pruner
+    claimer = Claimer(plan, study)
+    while not stopping():
+        claim = claimer.next()
+        if claim is None:
+            return None
+        if isinstance(claim, bool):
+            time.sleep(PAUSE)
+            continue
+        task = Task(claim.number, claim.trial.number, tuple(plan.space.lines(claim.values)), claim.values)
+        with beating(plan, study, claim):
+            result = evaluate(task)
+        state = settle(plan, study, claim, result)
+        if result.status == "interrupted":
+            return result.signal
+        if state == "failed" and plan.limits.fail_fast:
+            stop()
+    return None
+
+
+@contextmanager
+def beating(plan: Plan, study: optuna.Study, claim: Claim) -> Iterator[None]:
+    """Shows signs of life while the block runs."""
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(plan.limits.heartbeat):
+            try:
+                study._storage.set_trial_user_attr(claim.trial._trial_id, BEAT, time.time())
+            except Exception:  # the storage is away for a moment, or the try was taken for dead: telling will say so
+                continue
+
+    thread = threading.Thread(target=beat, name="bigopt-beat", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
