@@ -58,7 +58,7 @@ def all_fits(report: Mapping[str, Any]) -> Iterator[Fit]:
 
 
 def _panel(axes: Axes, title: str, lines: Sequence[tuple[str, str, str]], fits: Sequence[Fit]) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
     drawn: list[float] = []
     for key, label, colour in lines:
@@ -75,7 +75,9 @@ def _panel(axes: Axes, title: str, lines: Sequence[tuple[str, str, str]], fits: 
         axes.axvline(before + 0.5, color=MUTED, lw=0.8, ls=(0, (3, 3)))
     positive = [value for value in drawn if value > 0]
     if title in ("loss", "learning rate") and len(positive) == len(drawn) and max(positive) > 30 * min(positive):
-        axes.set_yscale("log")
+        axes.set_yscale("log")  # its own labels are formulas, and formulas are off
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     elif title not in ("loss", "learning rate"):
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: show.metric_text(title, value)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

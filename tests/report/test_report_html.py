@@ -1,3 +1,4 @@
+import copy
 import json
 import re
 from html.parser import HTMLParser
@@ -194,6 +195,16 @@ def test_error_bars_of_a_metric_to_minimise_point_the_other_way(tmp_path):
     axes = draw_all(report)["tradeoff"].axes[0]
     ends = next(p.get_segments()[0] for p in axes.collections if p.get_segments()[0][0][0] == 31264)
     assert sorted(ends[:, 1]) == pytest.approx([base + low, base + high])
+
+
+def test_axes_over_decades_are_labelled_with_plain_numbers(finished):
+    report = copy.deepcopy(finished[1])
+    for epoch, row in enumerate(report["stages"][0]["history"][0]["epochs"]):
+        row["lr"] = 10.0 ** -(2 + epoch * 2)
+    curves = draw_all(report)["curves"]
+    curves.canvas.draw()
+    labels = [label.get_text() for label in curves.axes[-1].get_yticklabels()]
+    assert "0.01" in labels and not any("$" in label for label in labels)
 
 
 def test_learning_curves_hold_every_fit_in_turn(finished):
