@@ -1,0 +1,230 @@
+"""Few labels: what unlabelled samples give beside supervised training, over seeds, in paired differences.
+
+    python experiments/few_labels/run.py                 # everything; goes on where it stopped
+    python experiments/few_labels/run.py digits_5        # one setting
+    python experiments/few_labels/run.py --table         # only rewrite table.md
+
+Each cell is one training, judged once on the test split. No label beyond the budget is read by a method: the last
+epoch is kept, and nothing is chosen by validation. Only the supervised baseline is helped by an oracle: its learning
+rate and augmentation are chosen for each setting by validation labels beyond the budget. Results are written to
+results.json after every cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+
+NET = {"name": "resnet", "depth": (1, 1), "width": 8}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "fashion_10": {"dataset": {"name": "fashion_mnist", "labels_per_class": 10, "limit": 6000}, "epochs": 5},
+    "digits_5": {"dataset": {"name": "digits", "labels_per_class": 5}, "epochs": 24},
+    "fashion_40": {"dataset": {"name": "fashion_mnist", "labels_per_class": 40, "limit": 6000}, "epochs": 5},
+}
+SEMI = ("pseudo_label", "mean_teacher", "fixmatch", "flexmatch", "freematch", "softmatch")
+METHODS = ("supervised", *SEMI, "co_training")
+SHARED = {"ratio": 2, "selection": "last"}
+LR, EMA, BATCH, DEV = 3e-3, 0.99, 32, 100
+"""The same for all methods; the development seed DEV is none of those reported."""
+CHOICES = [{"lr": lr, "augment": augment} for lr in (1e-3, 3e-3) for augment in ("weak", "strong")]
+"""What the supervised baseline is chosen from."""
+SEEDS = 5
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Quantiles of Student's t for a 95% interval of so many seeds."""
+
+
+def data_of(setting: str, seed: int) -> Any:
+    from bigopt import registry
+
+    spec = dict(SETTINGS[setting]["dataset"])
+    name = spec.pop("name")
+    return registry.build("datasets", name, {**spec, "unlabelled": True}, {"seed": seed})
+
+
+def run_of(data: Any, seed: int, epochs: int, lr: float, folder: Path) -> Any:
+    from bigopt.pipeline.build import Builder
+    from bigopt.pipeline.relay import Relay
+    from bigopt.vocabulary.objective import Monitor
+    from bigopt.vocabulary.run import Run, Silent
+    from bigopt.vocabulary.settings import Optimizer, Settings, Trainer
+    from bigopt.vocabulary.task import Task
+
+    trainer = Trainer(max_epochs=epochs, batch_size=BATCH, precision="fp32", compile="off", ema=EMA)
+    builder = Builder(seed)
+    return Run(
+        model=builder.model(NET, data),
+        data=data,
+        task=Task.of(data.schema),
+        monitor=Monitor("val/accuracy", "max"),
+        settings=Settings(trainer=trainer, optimizer=Optimizer(lr=lr), extra={"model": NET, "dataset": {}}),
+        folder=folder,
+        seed=seed,
+        build=builder,
+        report=Silent(),
+        progress=Relay(None, lambda *_: None),
+    )
+
+
+def supervised_part(kind: str) -> Any:
+    """Labelled rows alone, in the views that the other methods give them (or in strong ones); last epoch kept."""
+    from bigopt.vocabulary.part import Part
+    from bigopt_plugins.transfer._selection import keep_last
+    from bigopt_plugins.transfer._views import views_of
+
+    made: list[Any] = []
+
+    class Supervised(Part):
+        def __init__(self, augment: str) -> None:
+            self.augment = augment
+
+        def batch(self, run: Any, batch: Any) -> Any:
+            if not made:
+                made.append(getattr(views_of(run.data, 0.5), self.augment))
+            return batch.with_(x=made[0](batch.x))
+
+        def callbacks(self, run: Any) -> list[Any]:
+            return [keep_last(run)]
+
+    return Supervised(kind)
+
+
+def accuracy(model: Any, split: Any) -> float:
+    from bigopt.train import predict
+
+    return (predict(model, split).argmax(1) == split.y).double().mean().item()
+
+
+def train(setting: str, method: str, seed: int, choice: dict[str, Any] | None = None, **more: Any) -> dict[str, Any]:
+    """One training; the result's figures."""
+    from bigopt.train import Fitter
+    from bigopt_plugins.transfer._unlabelled import one_pass
+
+    start = time.perf_counter()
+    data, epochs = data_of(setting, seed), SETTINGS[setting]["epochs"]
+    lr = (choice or {}).get("lr", more.pop("lr", LR))
+    with tempfile.TemporaryDirectory() as folder:
+        run = run_of(data, seed, epochs, lr, Path(folder))
+        if method == "supervised":
+            part = supervised_part((choice or CHOICES[0])["augment"])
+            run.data = replace(one_pass(data, SHARED["ratio"], BATCH), unlabelled=None)  # as many steps as the others
+        else:
+            part = method_part(method, more)
+            part.prepare(run, None)
+        run.parts = [part]
+        Fitter(Path(folder))(run, epochs)
+        found: dict[str, Any] = {}
+        if method == "co_training":
+            found |= ensemble_figures(run, part, data)
+        part.finish(run, None)
+        found["val"] = accuracy(run.model, data.val)
+        found["test"] = accuracy(run.model, data.read_test())
+    return found | {"seconds": round(time.perf_counter() - start, 1)}
+
+
+def method_part(method: str, more: dict[str, Any]) -> Any:
+    from bigopt_plugins.transfer.co_training.plugin import CoTraining
+    from bigopt_plugins.transfer.semi_supervised.plugin import SemiSupervised
+
+    if method == "co_training":
+        return CoTraining(**SHARED, ship="first", **more)
+    return SemiSupervised(method, **SHARED, **more)
+
+
+def ensemble_figures(run: Any, part: Any, data: Any) -> dict[str, float]:
+    """The second model's test accuracy and that of both together, at twice the work."""
+    from bigopt.train import predict
+    from bigopt_plugins.transfer.co_training._choice import ensemble
+
+    split = data.test
+    outputs = [predict(model, split) for model in (run.model, part._second)]
+    values = {"second": outputs[1], "ensemble": ensemble(outputs, classes=True)}
+    return {f"test_{name}": (v.argmax(1) == split.y).double().mean().item() for name, v in values.items()}
+
+
+def load() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"choices": {}, "cells": {}}
+
+
+def save(results: dict[str, Any]) -> None:
+    from bigopt.store import write_atomic
+
+    write_atomic(RESULTS, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
+    write_table(results)
+
+
+def chosen_for(setting: str, results: dict[str, Any]) -> dict[str, Any]:
+    """The baseline's configuration: the best of CHOICES on validation of the development seed, an oracle."""
+    tried = results["choices"].setdefault(setting, [])
+    for choice in CHOICES[len(tried) :]:
+        tried.append({**choice, "val": train(setting, "supervised", DEV, choice)["val"]})
+        save(results)
+    best = max(tried, key=lambda each: each["val"])
+    return {"lr": best["lr"], "augment": best["augment"]}
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    """Mean and half width of the 95% interval (Student)."""
+    if len(values) < 2:
+        return statistics.mean(values), math.nan
+    return statistics.mean(values), T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+
+
+def write_table(results: dict[str, Any]) -> None:
+    """table.md: test accuracy, and paired differences to supervised training, in points."""
+    lines = []
+    for setting in SETTINGS:
+        known = {m: results["cells"].get(f"{setting}/{m}", {}) for m in METHODS}
+        if not known["supervised"]:
+            continue
+        lines += [f"## {setting}", "", "| method | seeds | test accuracy % | difference to supervised, points | s |"]
+        lines.append("|---|---|---|---|---|")
+        for method, cells in known.items():
+            seeds = sorted(set(cells) & set(known["supervised"]), key=int)
+            rows = [(method, [cells[s]["test"] for s in seeds], [cells[s]["seconds"] for s in seeds])]
+            if method == "co_training" and seeds:
+                rows.append(("co_training, ensemble of both", [cells[s]["test_ensemble"] for s in seeds], rows[0][2]))
+            for name, values, seconds in rows:
+                if not seeds:
+                    continue
+                mean, half = interval([100 * v for v in values])
+                base = [known["supervised"][s]["test"] for s in seeds]
+                by, width = interval([100 * (v - b) for v, b in zip(values, base, strict=True)])
+                shown = "" if method == "supervised" else f"{by:+.1f} ± {width:.1f}"
+                took = statistics.median(seconds)
+                lines.append(f"| {name} | {len(seeds)} | {mean:.1f} ± {half:.1f} | {shown} | {took:.0f} |")
+        lines.append("")
+    (HERE / "table.md").write_text("\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("settings", nargs="*", default=list(SETTINGS), choices=[*SETTINGS, []])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    results = load()
+    for setting in [] if arguments.table else arguments.settings:
+        choice = chosen_for(setting, results)
+        for seed in range(arguments.seeds):
+            for method in METHODS:
+                cells = results["cells"].setdefault(f"{setting}/{method}", {})
+                if str(seed) in cells:
+                    continue
+                cells[str(seed)] = train(setting, method, seed, choice if method == "supervised" else None)
+                save(results)
+                print(setting, method, seed, cells[str(seed)], flush=True)
+    write_table(results)
+
+
+if __name__ == "__main__":
+    main()

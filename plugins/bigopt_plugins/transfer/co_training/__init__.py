@@ -1,0 +1,1 @@
+"""Two models that learn from the same data and from each other."""
