@@ -259,7 +259,8 @@ class Session:
         from bigopt.pipeline.structure import save_structure
 
         if isinstance(self.run.model, Network):
-            save_structure(self.run.model, dict(self.checked.model), self.run.model.changes, self.folder)
+            spec = self.run.settings.extra.get("model", self.checked.model)  # a Part may have put another net in place
+            save_structure(self.run.model, dict(spec), self.run.model.changes, self.folder)
 
     def _ship(self) -> None:
         """Copies the last stage's file to ``model.onnx`` and writes ``model.pt2``."""

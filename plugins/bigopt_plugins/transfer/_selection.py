@@ -11,7 +11,7 @@ from bigopt.data import generator, subset
 from bigopt.vocabulary.data import Data
 from bigopt.vocabulary.run import Run
 
-Selection = Literal["last", "budget", "oracle"]
+Selection = Literal["last", "budget", "oracle", "validation"]
 
 SHARE = 5
 """One of so many labels of a class validates where validation is paid from the budget."""
@@ -21,8 +21,8 @@ def within_budget(run: Run, selection: Selection, strategy: str) -> Data:
     """The data with the validation split that the selection allows; says in the report what labels were read.
 
     ``last`` reads none: the last epoch is kept, and validation figures only describe it. ``budget`` takes a fifth of
-    each class's labels (at least one, never the last one) out of training and validates on them. ``oracle`` validates
-    on labels that the budget does not hold.
+    each class's labels (at least one, never the last one) out of training and validates on them. ``oracle`` (or
+    ``validation``, where a strategy is not only for few labels) validates on labels that the budget does not hold.
     """
     data = run.data
     budget = len(data.train)
@@ -31,13 +31,13 @@ def within_budget(run: Run, selection: Selection, strategy: str) -> Data:
     labels = {"budget": budget, "validation": len(data.val), "selection": selection, "oracle": selection != "budget"}
     run.report.value("labels", labels)
     spent = f"{strategy}: {budget} labels in the budget"
+    chosen = f"{spent}; epochs are chosen by {len(data.val)} further labels: val/* are oracle figures"
     run.report.note(
         {
             "last": f"{spent}; the last epoch is kept; val/* are oracle figures of {len(data.val)} further labels, "
             "which chose nothing within this run (but would choose between a sweep's trials)",
             "budget": f"{spent}, {len(data.val)} of them validate; val/* are figures of these few",
-            "oracle": f"{spent}; epochs are chosen by {len(data.val)} further labels: val/* are oracle figures",
-        }[selection]
+        }.get(selection, chosen)
     )
     return data
 
