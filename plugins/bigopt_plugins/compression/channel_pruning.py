@@ -14,6 +14,7 @@ from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
+from bigopt_plugins.compression._criterion import Criterion, imported, is_path, own_scores
 from bigopt_plugins.compression._from_sensitivity import Shares
 
 FROM_SCAN = "from_sensitivity"
@@ -33,7 +34,11 @@ class ChannelPruning(Part):
         ratio: share of the channels to remove, in [0, 1). ``from_sensitivity`` gives every group a share of its own:
             what its own drop in the sensitivity scan allows (``layer_drop``), scaled down together until ``total`` is
             removed over all.
-        criterion: how channels are ranked.
+        criterion: how channels are ranked; or the import path of a function of your own, ``package.module.function``,
+            which is **imported and run**: ``function(group, model)`` gives one score for each of ``group.units`` (or
+            of ``group.channels``) as a tensor, and the lowest are removed. ``group`` is a
+            :class:`bigopt.surgery.ChannelGroup`, ``model`` is in evaluation mode, and
+            ``model.get_submodule(group.name)`` is the layer whose outputs are ranked.
         ranking: ``local`` removes the share from every group, ``global`` ranks all groups against each other.
         round_to: remaining channels of a group are rounded up to a multiple of this where the group is wide enough;
             integer kernels like 16.
@@ -52,7 +57,7 @@ class ChannelPruning(Part):
     def __init__(
         self,
         ratio: float | Literal["from_sensitivity"] = 0.5,
-        criterion: Literal["random", "l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"] = "l2",
+        criterion: Literal["random", "l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"] | str = "l2",
         ranking: Literal["local", "global"] = "local",
         round_to: int = 1,
         min_channels: int = 1,
@@ -69,8 +74,15 @@ class ChannelPruning(Part):
             problems.append(f"total: got {total}, expected a share in [0, 1)")
         if not layer_drop >= 0:
             problems.append(f"layer_drop: got {layer_drop}, expected 0 or more")
-        if criterion not in CRITERIA:
-            problems.append(f"criterion: got {criterion!r}, expected one of {', '.join(CRITERIA)}")
+        self._own: Criterion | None = None
+        if is_path(criterion):
+            try:
+                self._own = imported(criterion)
+            except RequestError as error:
+                problems += error.problems
+        elif criterion not in CRITERIA:
+            choices = ", ".join(CRITERIA)
+            problems.append(f"criterion: got {criterion!r}, expected one of {choices}, or package.module.function")
         for name, value in (("round_to", round_to), ("min_channels", min_channels), ("samples", samples)):
             if value < 1:
                 problems.append(f"{name}: got {value}, expected at least 1")
@@ -110,6 +122,8 @@ class ChannelPruning(Part):
 
     def prepare(self, run: Run, fit: Fit) -> None:
         """Counts what is removed from zero again (the step may be tried several times)."""
+        if self._own is not None:
+            run.report.note(f"channels are ranked by {self.criterion}, the user's own code, which was imported and run")
         if self._shares is not None:
             self._shares.reached = 0.0
 
@@ -146,6 +160,8 @@ class ChannelPruning(Part):
         self, run: Run, model: Network, chosen: list[ChannelGroup], groups: Groups
     ) -> list[tuple[ChannelGroup, Tensor]]:
         """Importance ``(units,)`` of every group that the criterion can rank."""
+        if self._own is not None:
+            return [(group, own_scores(self._own, self.criterion, group, model)) for group in chosen]
         importance = _importance(self.criterion)
         if self.criterion == "random":
             generator = torch.Generator().manual_seed(run.seed)

@@ -1,10 +1,13 @@
 """Channel pruning ranks as its criteria say and removes what it ranks lowest."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 from train.train_fakes import data, make_run
 
+from bigopt.pipeline.notes import Collected
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt_plugins.compression.channel_pruning import ChannelPruning
@@ -49,6 +52,82 @@ def test_bn_scale_reads_the_scales(tmp_path):
         run.model.net[1].weight.copy_(torch.tensor([0.1, 5, 5, 0.1, 5, 0.1, 5, 0.1]))
     ChannelPruning(criterion="bn_scale").apply(run, 0.5)
     assert run.model.changes[0]["channels"] == [0, 3, 5, 7]
+
+
+OWN = """
+import torch
+
+def by_bias(group, model):
+    assert not model.training
+    return model.get_submodule(group.name).bias
+
+def one(group):
+    return torch.zeros(group.units)
+
+def few(group, model):
+    return torch.zeros(3)
+
+def endless(group, model):
+    return torch.full((group.units,), float("nan"))
+
+def broken(group, model):
+    raise KeyError("no such thing")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def own_code(tmp_path, monkeypatch):
+    """A module of the user's own in the working directory, which no other test has imported."""
+    (tmp_path / "my_criteria.py").write_text(OWN)
+    monkeypatch.chdir(tmp_path)
+    yield "my_criteria"
+    sys.modules.pop("my_criteria", None)
+
+
+@pytest.mark.parametrize("separator", [".", ":"], ids=["dot", "colon"])
+def test_a_function_of_the_users_own_ranks_and_the_report_says_so(tmp_path, own_code, separator):
+    run = make_run(tmp_path, net(), data(image=True))
+    run.report = Collected()
+    with torch.no_grad():
+        run.model.net[0].bias.copy_(torch.tensor([7.0, 1, 6, 2, 5, 3, 8, 4]))
+    part = ChannelPruning(criterion=f"{own_code}{separator}by_bias")
+    part.prepare(run, lambda *a, **k: None)
+    part.apply(run, 0.5)
+    assert run.model.changes[0] == {"op": "prune", "layer": "net.0", "channels": [1, 3, 5, 7]}
+    assert any("my_criteria" in note and "imported and run" in note for note in run.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("my_criteria.missing", "cannot import my_criteria.missing: AttributeError"),
+        ("no_such_module.function", "cannot import no_such_module.function: ModuleNotFoundError"),
+        ("my_criteria.one", r"should be a function \(group, model\)"),
+        ("my_criteria.number", r"should be a function \(group, model\)"),
+        ("my-criteria.one", "expected package.module.function"),
+    ],
+)
+def test_a_criterion_that_cannot_be_used_is_one_line(own_code, name, message):
+    with pytest.raises(RequestError, match=message) as caught:
+        ChannelPruning(criterion=name)
+    assert len(caught.value.problems) == 1 and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("few", r"got shape \[3\] for net.0, expected 8 finite scores"),
+        ("endless", "got values that are not finite for net.0"),
+        ("broken", "fails at net.0: KeyError: 'no such thing'"),
+    ],
+)
+def test_scores_that_cannot_be_used_are_named(tmp_path, own_code, name, message):
+    run = make_run(tmp_path, net(), data(image=True))
+    with pytest.raises(RequestError, match=message):
+        ChannelPruning(criterion=f"{own_code}.{name}").apply(run, 0.5)
+    assert run.model.changes == []
 
 
 @pytest.mark.parametrize("criterion", ["random", "l1", "l2", "bn_scale", "fpgm", "lamp", "taylor", "hessian"])

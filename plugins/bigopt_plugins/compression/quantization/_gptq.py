@@ -100,5 +100,6 @@ def _inverse_factor(hessian: Tensor, damping: float) -> Tensor:
         if not failed.any():
             upper, failed = torch.linalg.cholesky_ex(torch.cholesky_inverse(lower), upper=True)
             if not failed.any():
-                return upper
+                result: Tensor = upper
+                return result
         share = max(10 * share, 1e-8)
