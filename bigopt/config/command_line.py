@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from bigopt.config._choices import empty_choice, simple_choices
 from bigopt.config._messages import has_key, one_line, several, shown, unknown
 from bigopt.config._suggest import listed, suggestion
 from bigopt.config.groups import NONE, PLUGINS, SETTINGS, STEPS
@@ -102,7 +103,17 @@ class CommandLine:
 
     def _parse(self) -> Iterator[Override]:
         parser = OverridesParser.create(config_loader=self.loader)
-        for line in self.lines:
+        for number, line in enumerate(self.lines):
+            simple = simple_choices(line)
+            if simple is not None:
+                try:
+                    parser.parse_override(line)
+                except HydraException:
+                    self.lines[number] = line = simple
+            empty = empty_choice(line)
+            if empty is not None:
+                self.problems.append(empty)
+                continue
             try:
                 yield parser.parse_override(line)
             except HydraException as error:  # the parser raises its bare base where it fails early

@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import FrameType, TracebackType
 from typing import Any
@@ -171,6 +171,36 @@ class Pool:
         worker = context.Process(target=_child, args=(self.work, self.stopper.flag, os.getpid()), daemon=False)
         worker.start()
         self._workers.append(worker)
+
+
+def fork_each(jobs: Sequence[Callable[[], object]], size: int, stopper: Stopper) -> None:
+    """Runs functions in processes of their own, some at a time (in this one for a size of 0); a signal ends them."""
+    waiting, running = list(jobs), list[Any]()
+    context = multiprocessing.get_context("fork")
+    told = False
+    while size == 0 and waiting and stopper.received is None:
+        waiting.pop(0)()
+    while running or (waiting and stopper.received is None):
+        while waiting and len(running) < size and stopper.received is None:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            process = context.Process(target=_child, args=(_once(waiting.pop(0)), stopper.flag, os.getpid()))
+            process.start()
+            running.append(process)
+        if stopper.received is not None and not told:
+            told = True
+            for process in running:
+                process.terminate()
+        time.sleep(LOOK)
+        running = [process for process in running if process.is_alive()]
+
+
+def _once(job: Callable[[], object]) -> Work:
+    def work(_stopping: Callable[[], bool], _stop: Callable[[], None]) -> int | None:
+        job()
+        return None
+
+    return work
 
 
 def _child(work: Work, flag: Flag, parent: int) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from bigopt import registry
 from bigopt.config import Checked, check
 from bigopt.config._messages import has_key, unknown
-from bigopt.config.groups import STEPS
+from bigopt.config.groups import PLUGINS, SETTINGS, STEPS
 from bigopt.search.conditions import Rule, rules
 from bigopt.search.needs import skipped
 from bigopt.search.parameter import Parameter
@@ -42,6 +42,8 @@ class Request:
         folder: the sweep's.
         study: name of the study.
         loader: Hydra's config loader, for ``glob(…)``.
+        task: says whether a configuration's data are for classification or regression; None asks nobody.
+        objective: what is optimised, once it is known.
     """
 
     lines: Sequence[str]
@@ -50,6 +52,8 @@ class Request:
     folder: Path
     study: str
     loader: Any = None
+    task: Callable[[Checked], str] | None = None
+    objective: dict[str, str] = field(default_factory=dict)
     _composed: dict[tuple[str, ...], DictConfig] = field(default_factory=dict)
 
     def plan(self) -> Plan:
@@ -59,6 +63,7 @@ class Request:
             RequestError: everything that is wrong with the request.
         """
         space, checked = self.space, self.checked
+        self.objective = self._objective()
         context = self._context()
         tuner = make_tuner(checked.tuner, context)
         assert tuner is not None
@@ -73,7 +78,7 @@ class Request:
             folder=self.folder,
             storage=Storage.of(settings.get("storage"), self.folder),
             space=space,
-            objectives=parse_objective(checked.settings.objective),
+            objectives=parse_objective(self.objective),
             tuner=tuner,
             limits=self._limits(context["n_trials"]),
             workers=self._number("n_jobs", 0, whole=True),
@@ -234,7 +239,7 @@ class Request:
             "seed": checked.seed,
             "n_trials": self._number("n_trials", 1, whole=True) if wanted is not None else None,
             "max_resource": self._epochs(),
-            "directions": list(checked.settings.objective.values()),
+            "directions": list(self.objective.values()),
         }
 
     def _epochs(self) -> int:
@@ -251,7 +256,7 @@ class Request:
 
     def _refuse_early_stopping(self, tuner: Tuner) -> None:
         """What is stopped early needs one objective that has a value after every epoch."""
-        objective = self.checked.settings.objective
+        objective = self.objective
         if not tuner.stops_early:
             return
         name = self.checked.tuner["name"]
@@ -298,21 +303,48 @@ class Request:
             for line, key in self._parameters()[1]
             if not any(key == control or key.startswith(f"{control}.") for control in RUN_CONTROL)
         }
-        objective = checked.settings.objective
         return {
             **{
                 key: text for key, text in said.items() if not key.startswith(("hydra", "objective", "tuner", "search"))
             },
-            "objective": json.dumps(objective),
+            "objective": json.dumps(self.objective),
             "tuner": json.dumps(checked.resolved["tuner"], sort_keys=True),
             "seed": str(checked.seed),
         }
+
+    def _objective(self) -> dict[str, str]:
+        """What is optimised; where the configuration does not say, it follows from the data."""
+        checked = self.checked
+        task = self.task(checked) if self.task is not None else "classification"
+        if not checked.objective_given and task == "regression":
+            return {"val/loss": "min"}
+        return dict(checked.settings.objective)
+
+    @property
+    def confirming(self) -> int:
+        """Fresh seeds that the winner is trained on."""
+        return int(self._number("confirm", 0, whole=True))
+
+    @property
+    def plotting(self) -> bool:
+        """Whether plots are drawn."""
+        return bool(self.sweeper.get("plots", True))
+
+    def described(self, lines: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Choices by config group, and the resolved configuration, of a trial's overrides."""
+        from bigopt.config._job import job_config
+
+        cfg = self.composed(lines)
+        chosen = {str(group): choice for group, choice in cfg.hydra.runtime.choices.items()}
+        groups = [group for group in (*PLUGINS, *SETTINGS) if group in chosen or group in STEPS]
+        choices = {group: list(cfg.get(group) or {}) if group in STEPS else chosen[group] for group in groups}
+        return choices, check(job_config(cfg), composed=True).resolved
 
     def trial_lines(self) -> list[str]:
         """Further overrides of every trial: what its objectives do not need is left out, and threads are shared."""
         given = {key for _, key in self._parameters()[1]}
         settings = self.checked.settings
-        return skipped(settings.objective, settings.budget, given, self._number("n_jobs", 0, whole=True))
+        return skipped(self.objective, settings.budget, given, self._number("n_jobs", 0, whole=True))
 
 
 def make_tuner(spec: Mapping[str, Any], context: Mapping[str, Any]) -> Tuner | None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 FILE = "study.journal"
 PATIENCE = 60  # seconds that a writer waits for another one's transaction in SQLite
-EXPECTED = "a journal file's path, sqlite:///FILE, postgresql://USER@HOST/NAME, mysql://…, or grpc://HOST:PORT"
+EXPECTED = "a journal file's path, sqlite:///FILE, postgresql://HOST/NAME, mysql://…, or grpc://HOST:PORT"
 
 
 @dataclass

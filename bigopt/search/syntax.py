@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from bigopt.config._choices import empty_choice, simple_choices
 from bigopt.search.conditions import rules
 from bigopt.search.parameter import Parameter, of_choices, of_numbers
 from bigopt.vocabulary.errors import RequestError
@@ -42,15 +43,10 @@ def parse(line: str, loader: Any = None) -> Override:
                 return parser.parse_override(plain)
             except HydraException:
                 pass
-        if re.fullmatch(r"\s*choice\(\s*\)\s*", value):
-            raise RequestError(f"{key}: got an empty choice, expected at least one value") from None
+        empty = empty_choice(line)
+        if empty is not None:
+            raise RequestError(empty) from None
         raise RequestError(f"{key}: got {value!r}, expected {EXPRESSIONS}") from error
-
-
-def simple_choices(line: str) -> str | None:
-    """``key=a,b`` for ``key=choice(a,b)``; None for anything else."""
-    found = re.fullmatch(r"([^=]+)=\s*choice\((.+)\)\s*", line, re.DOTALL)
-    return f"{found[1]}={found[2]}" if found else None
 
 
 def parameter(override: Override) -> Parameter:

@@ -14,6 +14,7 @@ from bigopt.search import Request, Result, Task
 from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL
 
 if TYPE_CHECKING:
+    from bigopt.config import Checked
     from hydra_plugins.bigopt_sweeper.sweeper import BigoptSweeper
 
 ENDINGS = {"finished", "pruned", "paused", "failed", "refused", "interrupted"}
@@ -21,12 +22,12 @@ ENDINGS = {"finished", "pruned", "paused", "failed", "refused", "interrupted"}
 
 def search(sweeper: BigoptSweeper, arguments: list[str]) -> Outcome:
     """Runs the search that a command line asks for."""
-    from bigopt.search.running import run_sweep
+    from bigopt.search.whole import whole
 
     request = request_of(sweeper, arguments)
     plan = request.plan()
     trials = Trials(sweeper, plan.study, request.trial_lines())
-    done = run_sweep(plan, trials)
+    done = whole(request, plan, trials)
     return Outcome(done.code, done.status)
 
 
@@ -54,7 +55,16 @@ def request_of(sweeper: BigoptSweeper, arguments: list[str]) -> Request:
         folder=sweeper.folder,
         study=str(settings.get("study_name") or study(config)),
         loader=context.config_loader,
+        task=_task,
     )
+
+
+def _task(checked: Checked) -> str:
+    """The task that the data pose, looked at apart from this process, whose imports the workers share."""
+    from bigopt.search.apart import preload, task_of
+
+    preload()
+    return task_of(dict(checked.dataset), checked.seed)
 
 
 class Trials:

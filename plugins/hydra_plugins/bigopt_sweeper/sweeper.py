@@ -35,7 +35,7 @@ class BigoptSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Any:
-        """Runs the search, or the plain sweep.
+        """Runs the search, or Hydra's own sweep where there is no tuner.
 
         Returns:
             Outcomes or job returns, in lists of any depth.
@@ -65,8 +65,8 @@ class BigoptSweeper(Sweeper):
         from bigopt.vocabulary.errors import RequestError
 
         assert self.config is not None and self.hydra_context is not None and self.task_function is not None
-        params = OmegaConf.to_container(self.config.hydra.sweeper.get("params") or {})
-        assert isinstance(params, dict)
+        given = self.config.hydra.sweeper.get("params")
+        params: Any = OmegaConf.to_container(given) if given else {}
         for line in [*(f"{key}={value}" for key, value in params.items()), *arguments]:
             override = parse(line, self.hydra_context.config_loader)
             if override.is_sweep_override() and not override.is_discrete_sweep():
