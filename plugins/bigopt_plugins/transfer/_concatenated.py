@@ -54,8 +54,11 @@ class Concatenated(nn.Module):
         return logits
 
     def _parts(self, out: Tensor, mask: Tensor | None) -> list[Tensor]:
-        """What a layer adds to the features. Cells come one after another, each with all channels: flattening them
-        would hide from the tracing of channels which features belong to one."""
+        """What a layer adds to the features.
+
+        Cells come one after another, each with all channels: were they flattened, the tracing of channels could not
+        tell which features belong to one.
+        """
         if out.ndim == 4:
             if not self.flat:
                 return [averaged(out, self.side)]

@@ -55,6 +55,28 @@ def put(model: nn.Module, name: str, module: nn.Module) -> None:
     setattr(model.get_submodule(owner), leaf, module)
 
 
+def dense(sizes: list[int]) -> nn.Module:
+    """Linear layers with ReLU between them; a single one for two sizes."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
+    return layers[0] if len(sizes) == 2 else nn.Sequential(*layers[:-1])
+
+
+def put_head(model: nn.Module, entry: Mapping[str, Any]) -> None:
+    """Puts a new dense head in place, as a recorded change says: ``at`` and ``sizes``.
+
+    Raises:
+        RequestError: the entry does not fit the model.
+    """
+    try:
+        sizes = [int(size) for size in entry["sizes"]]
+        model.get_submodule(str(entry["at"]))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise RequestError(f"{entry.get('plugin')}: the change {dict(entry)} does not fit this model") from None
+    put(model, str(entry["at"]), dense(sizes))
+
+
 @contextmanager
 def seeded(run: Run, purpose: str) -> Iterator[None]:
     """Random numbers inside of the block follow from the run's seed and the purpose; those outside are left as is."""

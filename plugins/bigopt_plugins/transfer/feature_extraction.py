@@ -24,7 +24,7 @@ from bigopt_plugins.transfer._features import (
     train_head_only,
     whole_again,
 )
-from bigopt_plugins.transfer._layers import freeze_all_but, head_name, put, seeded, start_from, unfreeze
+from bigopt_plugins.transfer._layers import dense, freeze_all_but, head_name, put_head, seeded, start_from, unfreeze
 from bigopt_plugins.transfer._source import Source
 
 
@@ -117,12 +117,7 @@ class FeatureExtraction(Part):
         Raises:
             RequestError: the entry does not fit the model.
         """
-        try:
-            sizes = [int(size) for size in entry["sizes"]]
-            model.get_submodule(str(entry["at"]))
-        except (AttributeError, KeyError, TypeError, ValueError):
-            raise RequestError(f"feature_extraction: the change {dict(entry)} does not fit this model") from None
-        put(model, str(entry["at"]), dense(sizes))
+        put_head(model, entry)
 
     def _further(self, run: Run, fit: Fit, name: str, spec: Any) -> dict[str, Any]:
         """One more head on the same extractor."""
@@ -170,14 +165,6 @@ def source_row(run: Run, source: Source | None) -> list[dict[str, Any]]:
     fork.data, fork.task = source.data, Task.of(source.data.schema)
     head = source.model.get_submodule(head_name(source.model))
     return [head_row("source", fork, sum(p.numel() for p in head.parameters()), evaluate(fork, source.data.val))]
-
-
-def dense(sizes: list[int]) -> nn.Module:
-    """Linear layers with ReLU between them; a single one for two sizes."""
-    layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes, sizes[1:], strict=False):
-        layers += [nn.Linear(inputs, outputs), nn.ReLU()]
-    return layers[0] if len(sizes) == 2 else nn.Sequential(*layers[:-1])
 
 
 def _inputs(run: Run, cut: str) -> int:
