@@ -19,17 +19,23 @@ import statistics
 import tempfile
 import time
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 
-NET = {"name": "resnet", "depth": (1, 1), "width": 8}
 SETTINGS: dict[str, dict[str, Any]] = {
-    "fashion_10": {"dataset": {"name": "fashion_mnist", "labels_per_class": 10, "limit": 6000}, "epochs": 5},
+    "fashion_10": {
+        "dataset": {"name": "fashion_mnist", "labels_per_class": 10, "limit": 6000, "val": 0.02},
+        "epochs": 5,
+    },
     "digits_5": {"dataset": {"name": "digits", "labels_per_class": 5}, "epochs": 24},
-    "fashion_40": {"dataset": {"name": "fashion_mnist", "labels_per_class": 40, "limit": 6000}, "epochs": 5},
+    "fashion_40": {
+        "dataset": {"name": "fashion_mnist", "labels_per_class": 40, "limit": 6000, "val": 0.02},
+        "epochs": 5,
+    },
 }
 SEMI = ("pseudo_label", "mean_teacher", "fixmatch", "flexmatch", "freematch", "softmatch")
 METHODS = ("supervised", *SEMI, "co_training")
@@ -43,6 +49,7 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9
 """Quantiles of Student's t for a 95% interval of so many seeds."""
 
 
+@lru_cache(maxsize=1)
 def data_of(setting: str, seed: int) -> Any:
     from bigopt import registry
 
@@ -51,8 +58,33 @@ def data_of(setting: str, seed: int) -> Any:
     return registry.build("datasets", name, {**spec, "unlabelled": True}, {"seed": seed})
 
 
+class Nets:
+    """Builds the net of this experiment: three convolutions with batch norm, 24,474 parameters, little work."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def model(self, _spec: Any, data: Any) -> Any:
+        """The net for this data, from this seed's weights."""
+        import torch
+        from torch import nn
+
+        from bigopt.vocabulary.network import Network
+
+        torch.manual_seed(self.seed)
+        stride = 2 if data.schema.shape[1] > 16 else 1
+        layers: list[nn.Module] = []
+        for inputs, outputs, size, step in ((1, 16, 5, stride), (16, 32, 3, 2), (32, 64, 3, 2)):
+            layers += [
+                nn.Conv2d(inputs, outputs, size, step, size // 2, bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+            ]
+        head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, data.schema.num_classes)]
+        return Network.for_data(nn.Sequential(*layers, *head), data)
+
+
 def run_of(data: Any, seed: int, epochs: int, lr: float, folder: Path) -> Any:
-    from bigopt.pipeline.build import Builder
     from bigopt.pipeline.relay import Relay
     from bigopt.vocabulary.objective import Monitor
     from bigopt.vocabulary.run import Run, Silent
@@ -60,13 +92,13 @@ def run_of(data: Any, seed: int, epochs: int, lr: float, folder: Path) -> Any:
     from bigopt.vocabulary.task import Task
 
     trainer = Trainer(max_epochs=epochs, batch_size=BATCH, precision="fp32", compile="off", ema=EMA)
-    builder = Builder(seed)
+    builder = Nets(seed)
     return Run(
-        model=builder.model(NET, data),
+        model=builder.model({}, data),
         data=data,
         task=Task.of(data.schema),
         monitor=Monitor("val/accuracy", "max"),
-        settings=Settings(trainer=trainer, optimizer=Optimizer(lr=lr), extra={"model": NET, "dataset": {}}),
+        settings=Settings(trainer=trainer, optimizer=Optimizer(lr=lr), extra={"model": {}, "dataset": {}}),
         folder=folder,
         seed=seed,
         build=builder,

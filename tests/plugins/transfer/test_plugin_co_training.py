@@ -1,8 +1,10 @@
 """Co-training: both models learn, agreement is what the papers say, and the report tells what ships."""
 
 import copy
+import json
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from torch.nn import functional
 from train.train_fakes import CLASSES, FEATURES, data, make_run, mlp, same, tensors, weights
 
 from bigopt.data import hide_labels
+from bigopt.pipeline.session import Session
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.data import TensorSplit
@@ -194,6 +197,9 @@ def test_a_second_model_of_another_architecture_becomes_the_run_s_own(tmp_path):
     second = part._second
     part.finish(run, None)
     assert run.model is second and run.settings.extra["model"] == {"name": "wide"}
+    session = SimpleNamespace(run=run, checked=SimpleNamespace(model={"name": "mlp"}), folder=tmp_path)
+    Session._keep_structure(session)
+    assert json.loads((tmp_path / "structure.json").read_text())["spec"] == {"name": "wide"}
 
 
 def test_labels_alone_without_unlabelled_rows(tmp_path):

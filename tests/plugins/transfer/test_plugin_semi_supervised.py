@@ -215,6 +215,21 @@ def test_each_term_trains_the_model_and_nothing_else(method, tmp_path):
     assert all(p.grad is None for module in held.values() for p in module.parameters())
 
 
+def test_images_train_the_same_way(tmp_path):
+    run, part, held = started("fixmatch", tmp_path, image=True)
+    x, y = run.data.train.x[:12], run.data.train.y[:12]
+    run.model.train()
+    batch = part.batch(run, Batch(x, y, torch.arange(12)))
+    assert batch.x.shape == batch.views["weak"].shape == (36, 1, 6, 6)
+    output = run.model(batch.x)
+    term = part.loss(run, batch, Output(output))["fixmatch"]
+    answers = run.model(batch.views["weak"][12:])
+    expected = functional.cross_entropy(output[12:], answers.argmax(1), reduction="sum").item() / 24
+    assert term.item() == pytest.approx(expected, rel=1e-4)  # a threshold of 0 takes every row
+    term.backward()
+    assert run.model[0].weight.grad.abs().sum() > 0
+
+
 @pytest.mark.parametrize("method", ["fixmatch", "mean_teacher"])
 def test_unlabelled_rows_follow_the_labelled_ones_with_fillers_for_labels(method, tmp_path):
     run, part, _ = started(method, tmp_path)
