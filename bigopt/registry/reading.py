@@ -24,7 +24,7 @@ class Reading:
     Attributes:
         summary: first line of its docstring.
         arguments: its signature.
-        facts: class attributes with literal values.
+        facts: class attributes with literal values; of a function, its module's ``SPACE`` as ``space``.
         variadic: whether it takes further arguments.
     """
 
@@ -46,7 +46,7 @@ def read(module: str, attribute: str) -> Reading:
     node = found.node
     if isinstance(node, _Function):
         arguments, variadic = _function(node, found.module, home, skip=0)
-        return Reading(_summary(node, found.module), arguments, variadic=variadic)
+        return Reading(_summary(node, found.module), arguments, _module_facts(found, home), variadic)
     if isinstance(node, ast.ClassDef):
         holder, constructor = _constructor(found, home)
         arguments, variadic = ([], False) if constructor is None else _function(constructor, holder, home, skip=1)
@@ -130,6 +130,19 @@ def _facts(found: Found, home: str) -> dict[str, Any]:
                     facts[name] = literal(value, module, home)
                 except OutOfSight:
                     facts.pop(name, None)
+    return facts
+
+
+def _module_facts(found: Found, home: str) -> dict[str, Any]:
+    """What stands in for a class attribute beside a function: ``SPACE`` of its module, as ``space``."""
+    facts: dict[str, Any] = {}
+    for node in found.module.tree.body:
+        value = value_of(node)
+        if "SPACE" in _bound(node) and value is not None:
+            try:
+                facts["space"] = literal(value, found.module, home)
+            except OutOfSight:
+                facts.pop("space", None)
     return facts
 
 

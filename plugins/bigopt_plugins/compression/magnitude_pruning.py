@@ -47,6 +47,7 @@ class MagnitudePruning(Part):
     """
 
     strengths: ClassVar[tuple[float, ...]] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+    space: ClassVar[dict[str, str]] = {"ratio": "interval(0.3,0.98)"}
 
     def __init__(
         self,

@@ -31,6 +31,7 @@ class AlexNet(nn.Module):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("image",)
+    space: ClassVar[dict[str, str]] = {"width": "choice(0.125,0.25,0.5)", "dropout": "choice(0.0,0.25,0.5)"}
     min_size: ClassVar[int] = 8
 
     def __init__(

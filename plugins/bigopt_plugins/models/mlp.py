@@ -25,6 +25,10 @@ class MLP(nn.Module):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("image", "tabular")
+    space: ClassVar[dict[str, str]] = {
+        "hidden": "choice([64],[300,100],[512,256])",
+        "dropout": "choice(0.0,0.2,0.5)",
+    }
     min_size: ClassVar[int] = 1
 
     def __init__(

@@ -63,6 +63,7 @@ class ResNet(nn.Module):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("image",)
+    space: ClassVar[dict[str, str]] = {"depth": "choice([1,1,1],[2,2,2],[3,3,3])"}
     min_size: ClassVar[int] = 4
 
     def __init__(

@@ -35,6 +35,11 @@ class VGG(nn.Module):
     """
 
     kinds: ClassVar[tuple[str, ...]] = ("image",)
+    space: ClassVar[dict[str, str]] = {
+        "depth": "choice(11,13,16)",
+        "width": "choice(0.125,0.25,0.5)",
+        "dropout": "choice(0.0,0.25,0.5)",
+    }
     min_size: ClassVar[int] = 4
 
     def __init__(

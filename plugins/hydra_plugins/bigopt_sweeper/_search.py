@@ -55,7 +55,7 @@ def request_of(sweeper: BigoptSweeper, arguments: list[str]) -> Request:
         folder=sweeper.folder,
         study=str(settings.get("study_name") or study(config)),
         loader=context.config_loader,
-        task=_task,
+        task=_task if getattr(sweeper.task_function, "execute", None) is None else None,
     )
 
 

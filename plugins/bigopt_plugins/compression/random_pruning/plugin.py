@@ -54,6 +54,7 @@ class RandomPruning(Part):
     """
 
     strengths: ClassVar[tuple[float, ...]] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+    space: ClassVar[dict[str, str]] = {"ratio": "interval(0.1,0.8)"}
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class WeightSharing(Part):
         RequestError: an argument is out of range.
     """
 
+    space: ClassVar[dict[str, str]] = {"bits": "int(interval(2,6))"}
     strengths: ClassVar[tuple[float, ...]] = tuple(1 - bits / 32 for bits in range(MOST_BITS, 0, -1))
 
     def __init__(
