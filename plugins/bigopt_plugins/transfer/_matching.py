@@ -49,8 +49,8 @@ def procrustes(x: Tensor, y: Tensor) -> tuple[Tensor, float, Tensor]:
     """
     if x.shape[1] != y.shape[1]:
         raise RequestError(
-            f"transfer.map: procrustes needs equal dimensions, the new extractor gives {x.shape[1]} features, the old one "
-            f"{y.shape[1]}; use ridge or mlp"
+            f"transfer.map: procrustes needs equal dimensions, got {x.shape[1]} features of the new extractor and "
+            f"{y.shape[1]} of the old one; use ridge or mlp"
         )
     x, y = x.double(), y.double()
     a, b = x - x.mean(0), y - y.mean(0)
