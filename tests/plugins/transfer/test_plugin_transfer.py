@@ -1,4 +1,4 @@
-"""Fine-tuning freezes and takes over what it says; distillation trains the student and nothing else."""
+"""Fine-tuning freezes and takes over what it says."""
 
 import copy
 
@@ -8,10 +8,8 @@ from torch import nn
 from train.train_fakes import data, make_run
 
 from bigopt.train import Fitter
-from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
-from bigopt_plugins.transfer.distillation import Distillation
 from bigopt_plugins.transfer.fine_tuning import FineTuning, blocks, take_over
 
 
@@ -101,38 +99,9 @@ def test_more_blocks_than_there_are_is_one_clear_line(run):
         FineTuning(trainable_blocks=9).prepare(run, None)
 
 
-def test_distillation_is_hintons_loss_and_trains_only_the_student(run):
-    part = Distillation(teacher="fake", temperature=3.0, alpha=0.4)
-    run.build = Build(net(seed=3))
-    trained = []
-    part.prepare(run, lambda teacher, epochs=None, **o: trained.append(o) or type("H", (), {"best_epoch": 1}))
-    assert trained == [{"name": "teacher", "share": True}]
-    teacher = part._model
-    x, y = run.data.train.x[:8], run.data.train.y[:8]
-    logits = run.model(x)
-    terms = part.loss(run, Batch(x, y, torch.arange(8)), Output(logits))
-    p = torch.softmax(teacher(x) / 3, 1)
-    kl = (p * (p.log() - torch.log_softmax(logits / 3, 1))).sum(1).mean()
-    assert terms["distillation"].item() == pytest.approx(0.4 * 9 * kl.item(), rel=1e-4)
-    assert terms["task"].item() == pytest.approx(0.6 * nn.functional.cross_entropy(logits, y).item(), rel=1e-5)
-    terms["distillation"].backward()
-    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in run.model.net[2].parameters())
-    assert all(p.grad is None for p in teacher.parameters())
-
-
-def test_regression_is_distilled_by_squared_distance():
-    from bigopt.vocabulary.task import Task
-
-    task = Task("regression", 1)
-    loss = task.soft_loss(torch.tensor([[1.0], [3.0]]), torch.tensor([[0.0], [1.0]]), 4.0)
-    assert loss.item() == pytest.approx((1 + 4) / 2)
-
-
 @pytest.mark.parametrize(
     ("plugin", "arguments"),
     [
-        (Distillation, {"temperature": 0.0}),
-        (Distillation, {"alpha": 1.5}),
         (FineTuning, {"trainable_blocks": -1}),
         (FineTuning, {"lr_scale": 0.0}),
         (FineTuning, {"source_epochs": 0}),

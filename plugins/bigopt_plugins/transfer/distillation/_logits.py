@@ -15,7 +15,7 @@ ITERATIONS = 200
 
 
 def mixture(answers: Sequence[Tensor], weights: Sequence[float], temperature: float, task: TaskName) -> Tensor:
-    """Logits whose softmax at this temperature is the weighted mean of the teachers' (Hinton et al. 2015, section 3).
+    """Logits whose softmax at this temperature is the weighted mean of the teachers' (Hinton et al. 2015).
 
     Args:
         answers: logits ``(N, K)`` or predictions ``(N, T)`` of each teacher.
@@ -42,7 +42,7 @@ def by_validation(answers: Sequence[Tensor], y: Tensor, task: TaskName) -> list[
     """Weights of the teachers that suit the validation split best.
 
     Classification: those under which the mixture of their probabilities has the highest likelihood (stacking, Yao et
-    al. 2018, arXiv:1704.02030, eq. 4), found by expectation maximisation. Regression: one over the squared error (Bates
+    al. 2018, arXiv:1704.02030), found by expectation maximisation. Regression: one over the squared error (Bates
     and Granger 1969).
 
     Args:

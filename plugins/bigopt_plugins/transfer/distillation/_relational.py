@@ -11,7 +11,7 @@ ANGLE_ROWS = 128
 
 
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss between distances of all pairs, each over their mean in the batch (eqs. 4 to 6).
+    """Huber loss between distances of all pairs, each over their mean in the batch.
 
     Args:
         student: embeddings ``(N, F)``.
@@ -27,7 +27,7 @@ def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
-    """Huber loss between the cosines of the angles at ``j`` of all triples ``(i, j, k)`` (eqs. 7 and 8).
+    """Huber loss between the cosines of the angles at ``j`` of all triples ``(i, j, k)``.
 
     Args:
         student: embeddings ``(N, F)``; the first :data:`ANGLE_ROWS` count.

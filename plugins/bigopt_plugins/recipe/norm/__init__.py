@@ -1,0 +1,1 @@
+"""Normalisation layers of a model: inserted, removed, swapped, frozen."""
