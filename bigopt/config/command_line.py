@@ -75,9 +75,29 @@ class CommandLine:
             self._check_the_rest([*choices, *values])
             raise RequestError(self.problems)
         if cfg is None:
+            cfg = self._with_choices(choices, values)
+        if cfg is None:
             raise reason
         before, self.lines = self.lines, self._replacing_objective()
         return cfg if before == self.lines else self.compose(self.lines, RunMode.MULTIRUN)
+
+    def _with_choices(self, choices: Sequence[Override], values: Sequence[Override]) -> DictConfig | None:
+        """The configuration of a sweep over choices where some values are settings of only some of these: Hydra is
+        given ``key=choice(value)``, which it leaves to the sweeper.
+        """
+        if not any(override.is_sweep_override() for override in choices):
+            return None
+        base = self.compose([str(o.input_line) for o in choices], RunMode.MULTIRUN)
+        for override in values:
+            apart = override.is_sweep_override() or override.is_add() or override.is_force_add()
+            if not apart and not has_key(base, override.key_or_group):
+                line = str(override.input_line)
+                key, _, text = line.partition("=")
+                self.lines[self.lines.index(line)] = f"{key}=choice({text})"
+        try:
+            return self.compose(self.lines, RunMode.MULTIRUN)
+        except RequestError:
+            return None
 
     def _check_the_rest(self, overrides: Sequence[Override]) -> None:
         """Notes what is wrong with the values of the overrides that can be taken, beside those that cannot."""

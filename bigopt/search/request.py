@@ -21,12 +21,13 @@ from bigopt.search.parameter import Parameter
 from bigopt.search.plan import Limits, Plan
 from bigopt.search.space import Space, belonging, ordered
 from bigopt.search.storage import Storage
-from bigopt.search.syntax import parameter, parameters, parse
+from bigopt.search.syntax import fixed_choice, parameter, parameters, parse
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.objective import parse_objective
 from bigopt.vocabulary.tuner import Tuner
 
 DEFAULT_TRIALS = 20
+MOST_CORNERS = 40
 RUN_CONTROL = ("cache", "tracking", "resume", "trainer.threads", "trainer.workers", "trainer.checkpoint_seconds")
 """Keys that may differ when a study goes on."""
 
@@ -98,7 +99,7 @@ class Request:
 
         found: list[Checked] = []
         problems: list[str] = []
-        for point in self.space.corners() or [{}]:
+        for point in self.space.corners()[:MOST_CORNERS] or [{}]:
             try:
                 found.append(check(job_config(self.composed(self.space.lines(point))), composed=True))
             except RequestError as error:
@@ -150,8 +151,10 @@ class Request:
 
     @cached_property
     def base(self) -> DictConfig:
-        """The configuration without what is searched."""
-        return self.composed([line for line, _ in self._parameters()[1]])
+        """The configuration without what is searched, and without settings of what may be chosen."""
+        searched, fixed = self._parameters()
+        groups = {each.name for each in searched if each.kind == "choice"}
+        return self.composed([line for line, key in fixed if key.partition(".")[0] not in groups])
 
     @cached_property
     def base_values(self) -> dict[str, Any]:
@@ -172,10 +175,12 @@ class Request:
                 override = parse(line, self.loader)
                 name = override.key_or_group
                 searched = [known for known in searched if known.name != name]
-                if override.is_sweep_override():
+                single = fixed_choice(override)
+                if override.is_sweep_override() and single is None:
                     searched.append(parameter(override))
-                else:
-                    fixed = [*(pair for pair in fixed if pair[1] != name or override.is_delete()), (line, name)]
+                else:  # the last one counts; what takes a key away stays
+                    kept = (pair for pair in fixed if pair[1] != name or pair[0].startswith("~"))
+                    fixed = [*kept, (single or line, name)]
             except RequestError as error:
                 problems += error.problems
         if problems:

@@ -76,6 +76,14 @@ def parameter(override: Override) -> Parameter:
     return of_choices(name, _choices(override), key)
 
 
+def fixed_choice(override: Override) -> str | None:
+    """``key=value`` for ``key=choice(value)``, which fixes a value where its key is there; None for anything else."""
+    if not override.is_choice_sweep():
+        return None
+    texts = _texts(override)
+    return f"{override.get_key_element()}={texts[0]}" if len(texts) == 1 else None
+
+
 def parameters(given: Mapping[str, Any], path: str, loader: Any = None) -> tuple[list[Parameter], list[str]]:
     """Parameters of a mapping such as ``hydra.sweeper.params``, and the overrides in it that fix a value.
 

@@ -53,8 +53,9 @@ class BigoptSweeper(Sweeper):
     def quiet_launcher(self) -> Launcher:
         """The launcher, without Hydra's own two lines for every job."""
         assert self.config is not None and self.launcher is not None
-        with read_write(self.config), open_dict(self.config):
-            self.config.hydra.hydra_logging.root.level = "WARNING"
+        if OmegaConf.select(self.config, "hydra.hydra_logging.root") is not None:
+            with read_write(self.config), open_dict(self.config):
+                self.config.hydra.hydra_logging.root.level = "WARNING"
         return self.launcher
 
     def _plain(self, arguments: list[str]) -> Any:
