@@ -9,6 +9,7 @@ from bigopt.data import assemble, split_indices, subset
 from bigopt.data.files import data_folders, need_folder
 from bigopt.vocabulary.data import Data, Schema, Split, TensorSplit
 from bigopt.vocabulary.errors import RequestError
+from bigopt_plugins.datasets._classes import check_classes, select_classes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +37,7 @@ def fashion_mnist(
     labels_per_class: int | None = None,
     unlabelled: bool = False,
     limit: int | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> Data:
     """Fashion-MNIST (Xiao et al. 2017), 28×28 grey images of clothes; the official test files are the test split.
 
@@ -47,6 +49,7 @@ def fashion_mnist(
         labels_per_class: labelled training samples kept of each class; null keeps all.
         unlabelled: also hand on the training samples that lost their label.
         limit: use only so many training samples.
+        classes: labels of the classes that are used, renumbered in this order; null means all ten.
 
     Raises:
         RequestError: files missing or damaged, or an argument out of range.
@@ -54,8 +57,10 @@ def fashion_mnist(
     folder = _find(
         root, "fashion-mnist", "FashionMNIST", "install Debian's package (apt-get install dataset-fashion-mnist)"
     )
-    train, test = _read_pool(folder)
-    schema = Schema("classification", "image", tuple(train.x.shape[1:]), len(_CLOTHES), _CLOTHES, flips=True)
+    chosen = check_classes(classes, 10)
+    train, test = (select_classes(split, chosen, 10) for split in _read_pool(folder))
+    names = tuple(_CLOTHES[label] for label in chosen)
+    schema = Schema("classification", "image", tuple(train.x.shape[1:]), len(names), names, flips=True)
     trained, validation = _hold_out(train, val, seed)
     return assemble(
         "fashion_mnist",
@@ -67,7 +72,7 @@ def fashion_mnist(
         labels_per_class=labels_per_class,
         unlabelled=unlabelled,
         limit=limit,
-        arguments={"val": val},
+        arguments={"val": val} | ({} if classes is None else {"classes": chosen}),
     )
 
 
@@ -79,6 +84,7 @@ def mnist(
     labels_per_class: int | None = None,
     unlabelled: bool = False,
     limit: int | None = None,
+    classes: tuple[int, ...] | None = None,
 ) -> Data:
     """MNIST (LeCun et al. 1998), 28×28 grey images of digits; the official test files are the test split.
 
@@ -90,6 +96,7 @@ def mnist(
         labels_per_class: labelled training samples kept of each class; null keeps all.
         unlabelled: also hand on the training samples that lost their label.
         limit: use only so many training samples.
+        classes: labels of the classes that are used, renumbered in this order; null means all ten.
 
     Raises:
         RequestError: files missing or damaged, or an argument out of range.
@@ -97,9 +104,10 @@ def mnist(
     folder = _find(
         root, "mnist", "MNIST", "download its four IDX files (5,000 of its images come with dataset=mnist5k)"
     )
-    train, test = _read_pool(folder)
-    names = tuple(str(digit) for digit in range(10))
-    schema = Schema("classification", "image", tuple(train.x.shape[1:]), 10, names)
+    chosen = check_classes(classes, 10)
+    train, test = (select_classes(split, chosen, 10) for split in _read_pool(folder))
+    names = tuple(str(digit) for digit in chosen)
+    schema = Schema("classification", "image", tuple(train.x.shape[1:]), len(names), names)
     trained, validation = _hold_out(train, val, seed)
     return assemble(
         "mnist",
@@ -111,7 +119,7 @@ def mnist(
         labels_per_class=labels_per_class,
         unlabelled=unlabelled,
         limit=limit,
-        arguments={"val": val},
+        arguments={"val": val} | ({} if classes is None else {"classes": chosen}),
     )
 
 

@@ -72,6 +72,21 @@ def test_a_missing_set_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.Mo
         mnist()
 
 
+def test_some_classes_are_a_task_of_their_own(tmp_path: Path) -> None:
+    root = str(folder(tmp_path))
+    whole, part = fashion_mnist(root=root), fashion_mnist(root=root, classes=(7, 5))
+    assert part.schema.class_names == ("Sneaker", "Sandal")
+    assert part.train.y.bincount().tolist() == [9, 9]
+    seven = torch.cat([split.x[split.y == 7] for split in (whole.train, whole.val)]).flatten(1)  # type: ignore[attr-defined]
+    zero = torch.cat([split.x[split.y == 0] for split in (part.train, part.val)]).flatten(1)  # type: ignore[attr-defined]
+    assert torch.equal(seven.unique(dim=0), zero.unique(dim=0))
+    assert part.fingerprint != whole.fingerprint
+    assert mnist(root=root, classes=(3, 1, 2)).schema.class_names == ("3", "1", "2")
+    for wrong in ((1,), (1, 1), (1, 10)):
+        with pytest.raises(RequestError, match="dataset.classes"):
+            fashion_mnist(root=root, classes=wrong)
+
+
 def _replace(root: Path, part: str, content: bytes) -> None:
     (root / (NAMES[part] + ".gz")).unlink()
     (root / NAMES[part]).write_bytes(content)
