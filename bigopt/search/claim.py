@@ -22,6 +22,7 @@ from bigopt.search.configurations import (
     Configuration,
     configurations,
     scheduled,
+    tries,
 )
 from bigopt.search.plan import Plan
 from bigopt.store import Owner, me
@@ -78,7 +79,7 @@ class Claimer:
 
     def remaining(self) -> bool:
         """Whether something is left to try, now or once running ones have reported."""
-        known = configurations(self.study.get_trials(deepcopy=False))
+        known = configurations(tries(self.study))
         if any(each.state == "waiting" and each.started for each in known):
             return True
         scheduler = self.plan.tuner.scheduler
@@ -112,7 +113,7 @@ class Claimer:
 
     def _take(self) -> tuple[int, optuna.Trial] | None | bool:
         study = self.study
-        trials = study.get_trials(deepcopy=False)
+        trials = tries(study)
         known = configurations(trials)
         retried = next((each for each in known if each.state == "waiting" and each.started), None)
         if retried is not None:
@@ -121,7 +122,7 @@ class Claimer:
         if self.plan.tuner.scheduler is not None:
             for position in self.plan.tuner.scheduler.stopped(scheduled(known)):
                 self._stop([each for each in known if each.started][position])
-            known = configurations(study.get_trials(deepcopy=False))
+            known = configurations(tries(study))
             assigned = self.plan.tuner.scheduler.next(scheduled(known))
             if assigned is None:
                 return None if self.plan.tuner.scheduler.finished(scheduled(known)) else False
@@ -140,7 +141,7 @@ class Claimer:
                 return None
             point = {name: value for name, value in self.points[position].items() if value is not None}
             study.enqueue_trial(point, user_attrs={POINT: position})
-            queued = configurations(study.get_trials(deepcopy=False))[-1]
+            queued = configurations(tries(study))[-1]
             return self._begin(queued.last, queued.number, until)
         study.sampler = self.plan.tuner.sampler(len(trials))
         trial = study.ask()
@@ -191,7 +192,7 @@ class Claimer:
 
     def _surplus(self, trial: optuna.Trial) -> bool:
         """Whether others took the last places at the same moment, where storages have no lock for all machines."""
-        known = configurations(self.study.get_trials(deepcopy=False))
+        known = configurations(tries(self.study))
         before = sum(each.started and each.number < trial.number for each in known)
         return not self._room(before)
 
@@ -214,7 +215,7 @@ class Reaper:
         """Looks once; returns the numbers of the configurations whose try was found dead."""
         dead = []
         with self.plan.storage.turn():
-            for each in configurations(self.study.get_trials(deepcopy=False)):
+            for each in configurations(tries(self.study)):
                 for trial in each.tries:
                     if trial.state.name == "RUNNING" and not trial.user_attrs.get(PAUSED) and self._dead(trial):
                         again(self.study, each, trial, "its process died", self.plan.limits.max_retries)

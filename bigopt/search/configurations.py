@@ -10,6 +10,7 @@ from bigopt.vocabulary import tuner
 from bigopt.vocabulary.tuner import Standing
 
 if TYPE_CHECKING:
+    import optuna
     from optuna.trial import FrozenTrial
 
 ROOT = "bigopt:configuration"  # number of the configuration's first try
@@ -62,6 +63,11 @@ class Configuration:
         if self.state in ("complete", "pruned"):
             return "done"
         return "failed" if self.state == "failed" else "paused" if self.state == "paused" else "running"
+
+
+def tries(study: optuna.Study) -> list[FrozenTrial]:
+    """All trials of a study as they are kept, for reading only."""
+    return study._storage.get_all_trials(study._study_id, deepcopy=False)
 
 
 def configurations(trials: Sequence[FrozenTrial]) -> list[Configuration]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from bigopt.search.claim import Claimer, Reaper
-from bigopt.search.configurations import Configuration, configurations
+from bigopt.search.configurations import Configuration, configurations, tries
 from bigopt.search.live import Live
 from bigopt.search.outcome import best, completed, enough, feasible
 from bigopt.search.plan import Evaluate, Plan
@@ -143,7 +143,7 @@ class _Watch:
         if now - self.reaped > self.plan.limits.heartbeat:
             self.reaped = now
             self.reaper.reap()
-        self.known = configurations(self.study.get_trials(deepcopy=False))
+        self.known = configurations(tries(self.study))
         if self.why is None and not last:
             self.why = enough(self.plan, self.known) or self._late(now)
             if self.why is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bigopt.report import value_of
 from bigopt.search.claim import Claim, again
-from bigopt.search.configurations import OWNER, PAUSED, REASON, REPORT, configurations
+from bigopt.search.configurations import OWNER, PAUSED, REASON, REPORT, configurations, tries
 from bigopt.search.plan import Plan, Result
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def settle(plan: Plan, study: optuna.Study, claim: Claim, result: Result) -> str
                 trial.set_user_attr(OWNER, "")
                 return "paused"
             case "interrupted":
-                each = next(c for c in configurations(study.get_trials(deepcopy=False)) if c.number == claim.number)
+                each = next(c for c in configurations(tries(study)) if c.number == claim.number)
                 with plan.storage.turn():
                     again(study, each, each.last, "interrupted", None)
                 return "waiting"

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bigopt.search.configurations import VOID, configurations
+from bigopt.search.configurations import VOID, configurations, tries
 from bigopt.search.plan import Plan
 from bigopt.search.storage import Storage
 from bigopt.vocabulary.errors import RequestError
@@ -98,7 +98,7 @@ def warm_start(plan: Plan, source: optuna.Study) -> int:
     study = load(plan.storage, plan.study)
     mark = f"warm:{source.study_name}"
     with plan.storage.turn():
-        if any(trial.user_attrs.get(VOID) == mark for trial in study.get_trials(deepcopy=False)):
+        if any(trial.user_attrs.get(VOID) == mark for trial in tries(study)):
             return 0
         if source.directions != study.directions:
             raise RequestError("hydra.sweeper.warm_start: the study optimises in other directions")
@@ -135,7 +135,7 @@ def _refuse_changes(plan: Plan, study: optuna.Study, attrs: Mapping[str, Any]) -
         raise RequestError(
             [*(f"study {plan.study}: {line}" for line in lines[:-1]), f"study {plan.study}: {lines[-1]}; {end}"]
         )
-    done = sum(each.started for each in configurations(study.get_trials(deepcopy=False)))
+    done = sum(each.started for each in configurations(tries(study)))
     wanted = plan.limits.n_trials
     if wanted is not None and wanted < done:
         raise RequestError(

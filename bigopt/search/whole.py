@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bigopt.search.claim import Claimer
-from bigopt.search.configurations import Configuration, configurations
+from bigopt.search.configurations import Configuration, configurations, tries
 from bigopt.search.files import BEST, EXPERIMENT, FILE, TABLE, refuse_other, write, write_best
 from bigopt.search.outcome import best, completed, shown
 from bigopt.search.plan import Plan, Result, Task
@@ -60,7 +60,7 @@ def whole(request: Request, plan: Plan, launcher: Launcher) -> Sweep:
         _warm_up(request, plan)
         launcher.parent = recording.wait() or launcher.parent
         notes = _Notes(plan, recording, start)
-        write(plan, configurations(study.get_trials(deepcopy=False)), "running", 0.0)
+        write(plan, configurations(tries(study)), "running", 0.0)
         sweep = run_sweep(plan, launcher, recorder=notes)
         winner = None
         if sweep.status == "finished":
@@ -151,7 +151,7 @@ def _finished(plan: Plan, study: Any) -> Sweep | None:
     if content.get("status") not in ("finished", "failed") or content.get("n_trials") != plan.limits.n_trials:
         return None
     _say("all trials are done already")
-    known = configurations(study.get_trials(deepcopy=False))
+    known = configurations(tries(study))
     _report(plan, content, None)
     return Sweep(int(content.get("code", FAILED)), str(content["status"]), known)
 

@@ -34,6 +34,10 @@ def work(plan: Plan, evaluate: Evaluate, stopping: Callable[[], bool], stop: Cal
         the signal that ended the work, None where it is done.
     """
     study = load(plan.storage, plan.study)
+    if plan.tuner.scheduler is not None:
+        from bigopt.search.seen import SeenStudy
+
+        study = SeenStudy.of(study)
     study.pruner = plan.tuner.pruner or study.pruner
     claimer = Claimer(plan, study)
     while not stopping():
