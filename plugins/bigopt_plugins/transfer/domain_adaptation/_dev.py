@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-STEPS = 30
-DECAY = 1e-3
+STEPS = 20
+DECAY = 2e-3
 
 
 def density_ratio(source: Tensor, target: Tensor, query: Tensor) -> Tensor:
@@ -26,22 +25,20 @@ def density_ratio(source: Tensor, target: Tensor, query: Tensor) -> Tensor:
     """
     both = torch.cat([source, target]).double()
     mean, std = both.mean(0), both.std(0).clamp_min(1e-6)
-    x = (both - mean) / std
-    domain = torch.cat([torch.zeros(len(source)), torch.ones(len(target))]).double()
-    with torch.enable_grad():
-        weight = torch.zeros(x.shape[1], dtype=torch.float64, requires_grad=True)
-        bias = torch.zeros((), dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.LBFGS([weight, bias], max_iter=STEPS, line_search_fn="strong_wolfe")
-
-        def closure() -> Tensor:
-            optimizer.zero_grad()
-            loss = functional.binary_cross_entropy_with_logits(x @ weight + bias, domain)
-            loss = loss + DECAY * weight.square().sum()
-            loss.backward()
-            return loss
-
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
-    log_odds = ((query.double() - mean) / std) @ weight.detach() + bias.detach()
+    x = torch.cat([(both - mean) / std, both.new_ones(len(both), 1)], dim=1)
+    domain = torch.cat([both.new_zeros(len(source)), both.new_ones(len(target))])
+    decay = torch.full_like(x[0], DECAY)
+    decay[-1] = 0  # the intercept carries the domains' sizes
+    weight = torch.zeros_like(x[0])
+    for _ in range(STEPS):  # Newton's method; a ridge keeps it finite where the domains can be separated
+        share = (x @ weight).sigmoid()
+        slope = x.T @ (share - domain) / len(x) + decay * weight
+        curvature = (x * (share * (1 - share)).unsqueeze(1)).T @ x / len(x)
+        step = torch.linalg.lstsq(curvature + decay.diag(), slope.unsqueeze(1)).solution.squeeze(1)
+        weight = weight - step
+        if step.abs().max() < 1e-8:
+            break
+    log_odds = ((query.double() - mean) / std) @ weight[:-1] + weight[-1]
     return len(source) / len(target) * log_odds.clamp(-20, 20).exp()
 
 

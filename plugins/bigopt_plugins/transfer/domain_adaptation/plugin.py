@@ -37,6 +37,7 @@ STATISTICS = {"dan": dan, "deep_coral": deep_coral, "mcc": mcc}
 ADVERSARIES = {"dann": dann, "cdan": cdan}
 MONITORS = {
     "source": Monitor("val/accuracy", "max"),
+    "information": Monitor("target/information", "max"),
     "snd": Monitor("target/snd", "max"),
     "dev": Monitor("target/dev", "min"),
 }
@@ -65,8 +66,10 @@ class DomainAdaptation(Part):
         sampling: ``balanced`` draws every source class as often.
         label_shift: ``bbse`` weighs source classes by their frequency in the target, as black-box shift
             estimation finds it (Lipton et al. 2018).
-        selection: what chooses epochs in the first stage: accuracy on ``source`` validation, soft neighbourhood
-            density (``snd``, Saito et al. 2021), or deep embedded validation (``dev``, You et al. 2019).
+        selection: what chooses epochs in the first stage: accuracy on ``source`` validation; ``information``, what the
+            answers on the target say about its inputs (Shi and Sha 2012, arXiv:1206.6438: certain alone, diverse
+            together); soft neighbourhood density (``snd``, Saito et al. 2021), which prefers nets that have hardly
+            learnt yet and is for comparing finished ones; deep embedded validation (``dev``, You et al. 2019).
         target_labels: train on the target's own training labels too; null does so where ``dataset.labels_per_class``
             leaves few.
         label_map: source class name by target class name, where the two differ.
@@ -84,7 +87,7 @@ class DomainAdaptation(Part):
         weight: float | None = None,
         sampling: Literal["natural", "balanced"] = "natural",
         label_shift: Literal["none", "bbse"] = "none",
-        selection: Literal["source", "snd", "dev"] = "snd",
+        selection: Literal["source", "information", "snd", "dev"] = "information",
         target_labels: bool | None = None,
         label_map: Mapping[str, str] | None = None,
         oracle: bool = False,
@@ -210,7 +213,7 @@ class DomainAdaptation(Part):
         return {"discriminator": self._discriminator}
 
     def taps(self, run: Run) -> Sequence[str]:
-        """What enters the head."""
+        """What enters the head; exported graphs show nothing of it, and are trained without terms that need it."""
         return [self._head + INPUT] if isinstance(run.model, Network) else []
 
     def batch(self, run: Run, batch: Batch) -> Batch:
@@ -250,7 +253,7 @@ class DomainAdaptation(Part):
             if labels is not None and self._rows is not None:
                 labels = labels[self._rows].to(batch.x.device)
             terms |= {name: weight * term for name, term in _shot.shot(output.logits[target], labels).items()}
-        elif self.method in WEIGHTS:
+        elif self.method == "mcc" or (self.method in WEIGHTS and self._head + INPUT in output.taps):
             step = self._step(batch, output)
             if self.method in ADVERSARIES:
                 assert self._discriminator is not None
@@ -262,7 +265,7 @@ class DomainAdaptation(Part):
         return terms
 
     def _step(self, batch: Batch, output: Output) -> Step:
-        features = output.taps[self._head + INPUT].flatten(1).float()
+        features = output.taps.get(self._head + INPUT, output.logits).flatten(1).float()
         source = batch.index >= 0
         return Step(features[source], features[~source], output.logits[source], output.logits[~source], self._progress)
 
@@ -313,7 +316,9 @@ class DomainAdaptation(Part):
         values: dict[str, float] = {}
         if run.baseline is not None:
             values[AGREEMENT.metric] = _judging.agreement(logits, self._baseline(run, run.baseline))
-        if self.selection == "snd":
+        if self.selection == "information":
+            values["target/information"] = -_shot.information(logits).item()
+        elif self.selection == "snd":
             values["target/snd"] = soft_neighbourhood_density(logits)
         elif self.selection == "dev" and isinstance(model, Network):
             values["target/dev"] = _judging.dev_risk(model, self._head, run.data.train, run.data.val, known.pool)
