@@ -97,7 +97,8 @@ class Trials:
             test: whether the test split is read.
         """
         env = {PARENT: self.parent} | ({TEST: "1"} if test else {})
-        return self.launch([*lines, f"hydra.sweep.subdir={folder}"], 0, env)
+        shared = [line for line in self.extra if line.startswith("trainer.threads=")]
+        return self.launch([*lines, *shared, f"hydra.sweep.subdir={folder}"], 0, env)
 
     def launch(self, lines: list[str], number: int, env: dict[str, str]) -> Result:
         """Launches one job, and waits for it."""
