@@ -62,10 +62,8 @@ class Concatenated(nn.Module):
         if out.ndim == 4:
             if not self.flat:
                 return [averaged(out, self.side)]
-            if self.side == 1:
-                return [out.mean((2, 3))]
-            cells = averaged(out, self.side)
-            return [cells[:, :, row, column] for row in range(self.side) for column in range(self.side)]
+            rows, columns = (windows(int(size), self.side) for size in out.shape[2:])
+            return [out[:, :, top:bottom, left:right].mean((2, 3)) for top, bottom in rows for left, right in columns]
         if out.ndim == 3:
             if mask is None:
                 return [out.mean(1)]
@@ -74,26 +72,27 @@ class Concatenated(nn.Module):
         return [out]
 
 
-def averaged(x: Tensor, side: int) -> Tensor:
-    """Means over ``side × side`` cells of maps ``(N, C, H, W)``; smaller maps are repeated.
+def windows(size: int, cells: int) -> list[tuple[int, int]]:
+    """Start and end of each cell along a side, as adaptive average pooling has them; they may overlap."""
+    return [(cell * size // cells, -(-(cell + 1) * size // cells)) for cell in range(cells)]
 
-    Window sizes are those of adaptive average pooling; where they differ from cell to cell, as products with constant
-    matrices, which every exporter knows.
+
+def averaged(x: Tensor, side: int) -> Tensor:
+    """Means over ``side × side`` cells of maps ``(N, C, H, W)``.
+
+    Where windows differ in size, as products with constant matrices, which every exporter knows.
     """
     height, width = int(x.shape[2]), int(x.shape[3])
-    if side == 1:
-        return x.mean((2, 3), keepdim=True)
     if height % side == 0 and width % side == 0:
         return functional.avg_pool2d(x, (height // side, width // side))
-    return _windows(height, side, x) @ x @ _windows(width, side, x).T
+    return _shares(height, side, x) @ x @ _shares(width, side, x).T
 
 
-def _windows(size: int, cells: int, like: Tensor) -> Tensor:
+def _shares(size: int, cells: int, like: Tensor) -> Tensor:
     """``(cells, size)``: the share of each position in each cell's mean."""
-    rows = []
-    for cell in range(cells):
-        start, end = cell * size // cells, -(-(cell + 1) * size // cells)
-        rows.append([1 / (end - start) if start <= place < end else 0.0 for place in range(size)])
+    rows = [
+        [1 / (end - start) if start <= at < end else 0.0 for at in range(size)] for start, end in windows(size, cells)
+    ]
     return torch.tensor(rows, dtype=like.dtype, device=like.device)
 
 

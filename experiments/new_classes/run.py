@@ -1,0 +1,185 @@
+"""New classes: what a net trained on Fashion-MNIST's classes 0 to 4 gives to classes 5 to 9 with 20 labels each.
+
+    python experiments/new_classes/run.py            # everything; goes on where it stopped
+    python experiments/new_classes/run.py --table    # only rewrite table.md
+
+A cell is one training on the 100 labelled samples, judged once on the test split. Every method's learning rate is
+chosen from the same three on the validation split of a development seed that is not reported. Results are written to
+results.json after every cell.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results.json"
+SOURCES = Path(".bigopt") / "new_classes"
+
+MODEL = {"name": "resnet", "width": 8, "depth": [1, 1, 1]}
+SOURCE = {"name": "fashion_mnist", "classes": [0, 1, 2, 3, 4], "limit": 4000, "val": 0.01}
+TARGET = {"name": "fashion_mnist", "classes": [5, 6, 7, 8, 9], "labels_per_class": 20, "val": 0.004}
+SOURCE_EPOCHS, SOURCE_LR = 4, 1e-2
+EPOCHS, BATCH = 40, 20
+RATES = (1e-3, 3e-3, 1e-2)
+SEEDS, DEV = (1, 2, 3, 4, 5), 100
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}
+"""Quantiles of Student's t for a 95% interval of so many seeds."""
+
+METHODS: dict[str, tuple[str, dict[str, Any]]] = {
+    "scratch": ("none", {}),
+    "extraction": ("feature_extraction", {}),
+    "concatenation": ("feature_concatenation", {"layers": ["stem", "stages.*"]}),
+    "concatenation, 2×2 cells": ("feature_concatenation", {"layers": ["stem", "stages.*"], "pool": 2}),
+    "fine-tuning": ("fine_tuning", {}),
+    "LP-FT": ("fine_tuning", {"probe_epochs": 20}),
+}
+
+
+def run_of(spec: dict[str, Any], seed: int, epochs: int, lr: float, folder: Path) -> Any:
+    from bigopt.pipeline.build import Builder
+    from bigopt.pipeline.relay import Relay
+    from bigopt.vocabulary.objective import Monitor
+    from bigopt.vocabulary.run import Run, Silent
+    from bigopt.vocabulary.settings import Optimizer, Settings, Trainer
+    from bigopt.vocabulary.task import Task
+
+    builder = Builder(seed)
+    data = builder.dataset(spec)
+    trainer = Trainer(max_epochs=epochs, batch_size=BATCH if spec is TARGET else 64, precision="fp32", compile="off")
+    extra = {"model": MODEL, "dataset": spec}
+    return Run(
+        model=builder.model(MODEL, data),
+        data=data,
+        task=Task.of(data.schema),
+        monitor=Monitor("val/accuracy", "max"),
+        settings=Settings(trainer=trainer, optimizer=Optimizer(lr=lr), extra=extra),
+        folder=folder,
+        seed=seed,
+        build=builder,
+        report=Silent(),
+        progress=Relay(None, lambda *_: None),
+    )
+
+
+def source_of(seed: int) -> Path:
+    """The folder of the source model of a seed, trained once."""
+    from bigopt.pipeline.structure import save_structure
+    from bigopt.train import Fitter
+
+    folder = SOURCES.resolve() / str(seed)
+    if not (folder / "structure.json").is_file():
+        run = run_of(SOURCE, seed, SOURCE_EPOCHS, SOURCE_LR, folder)
+        Fitter(folder)(run, name="source")
+        save_structure(run.model, MODEL, run.model.changes, folder)
+    return folder
+
+
+def train(method: str, seed: int, lr: float) -> dict[str, Any]:
+    """One training; the result's figures."""
+    from bigopt import registry
+    from bigopt.train import Fitter, evaluate
+
+    plugin, arguments = METHODS[method]
+    source = {} if plugin == "none" else {"source": str(source_of(seed))}
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        run = run_of(TARGET, seed, EPOCHS, lr, folder)
+        part: Any = registry.build("transfer", plugin, {**arguments, **source})
+        run.parts = [part]
+        fit = Fitter(folder)
+        part.prepare(run, fit)
+        trained = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
+        began = time.perf_counter()
+        history = fit(run, name="baseline")
+        epoch = (time.perf_counter() - began) / len(history.epochs)
+        part.finish(run, fit)
+        found = {
+            "val": evaluate(run, run.data.val)["accuracy"],
+            "test": evaluate(run, run.data.read_test())["accuracy"],
+        }
+    return found | {"trained": trained, "epoch_s": round(epoch, 4), "seconds": round(time.perf_counter() - start, 1)}
+
+
+def load() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {"choices": {}, "cells": {}}
+
+
+def save(results: dict[str, Any]) -> None:
+    from bigopt.store import write_atomic
+
+    write_atomic(RESULTS, (json.dumps(results, indent=1, sort_keys=True) + "\n").encode())
+    write_atomic(HERE / "table.md", table(results).encode())
+
+
+def everything() -> None:
+    results = load()
+    for method in METHODS:
+        tried = results["choices"].setdefault(method, {})
+        for lr in RATES:
+            if str(lr) not in tried:
+                tried[str(lr)] = train(method, DEV, lr)["val"]
+                save(results)
+    for seed in SEEDS:
+        for method in METHODS:
+            cell = f"{method}/{seed}"
+            if cell not in results["cells"]:
+                lr = best_rate(results["choices"][method])
+                results["cells"][cell] = train(method, seed, lr) | {"lr": lr}
+                save(results)
+                print(cell, results["cells"][cell], flush=True)
+
+
+def best_rate(tried: dict[str, float]) -> float:
+    return float(max(tried, key=lambda lr: tried[lr]))
+
+
+def interval(values: list[float]) -> str:
+    """Mean and half of the 95% interval, in points."""
+    mean = 100 * statistics.fmean(values)
+    if len(values) < 2:
+        return f"{mean:.1f}"
+    half = 100 * T_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{mean:.1f} ± {half:.1f}"
+
+
+def table(results: dict[str, Any]) -> str:
+    """Test accuracy of every method, and its paired difference to training from scratch."""
+    lines = [
+        "| method | test accuracy, % | against scratch, points | learning rate | trained parameters | ms an epoch |",
+        "|---|---|---|---|---|---|",
+    ]
+    cells = results["cells"]
+    for method in METHODS:
+        rows = {seed: cells[f"{method}/{seed}"] for seed in SEEDS if f"{method}/{seed}" in cells}
+        if not rows:
+            continue
+        gains = [
+            row["test"] - cells[f"scratch/{seed}"]["test"] for seed, row in rows.items() if f"scratch/{seed}" in cells
+        ]
+        epoch = 1000 * statistics.median(row["epoch_s"] for row in rows.values())
+        one = next(iter(rows.values()))
+        lines.append(
+            f"| {method} | {interval([row['test'] for row in rows.values()])} | "
+            f"{'' if method == 'scratch' else interval(gains)} | {one['lr']:g} | {one['trained']:,} | {epoch:.0f} |"
+        )
+    seeds = max((len([c for c in cells if c.startswith(f"{m}/")]) for m in METHODS), default=0)
+    return (
+        "\n".join(lines) + f"\n\n{seeds} seeds; 95% intervals of Student's t over seeds, differences paired by seed.\n"
+    )
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--table", action="store_true", help="only rewrite table.md")
+    if parser.parse_args().table:
+        save(load())
+    else:
+        everything()
