@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -59,26 +61,27 @@ class Table:
 
 
 def read(dataset: str) -> Table:
-    """The table of a dataset.
+    """The table of a dataset, with those weight decays for which everything is recorded.
 
     Raises:
-        SystemExit: configurations are missing.
+        SystemExit: there is none.
     """
-    grid = GRIDS[dataset]
+    recorded = [(line["config"], line["accuracy"], line["seconds"]) for line in load(dataset)]
+    grid = dict(GRIDS[dataset])
+    each = math.prod(len(values) for name, values in grid.items() if name != "weight_decay")
+    counts = Counter(config["weight_decay"] for config, _, _ in recorded)
+    grid["weight_decay"] = [value for value in grid["weight_decay"] if counts[value] == each]
+    if not grid["weight_decay"]:
+        raise SystemExit(f"{dataset}: recorded are {dict(counts)}, expected {each} for a weight decay; run `record`")
     space: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(values) if isinstance(values[0], str) else IntDistribution(0, len(values) - 1)
         for name, values in grid.items()
     }
     curves = {}
-    for line in load(dataset):
-        config = line["config"]
-        key = [config[name] if isinstance(config[name], str) else grid[name].index(config[name]) for name in grid]
-        curves[tuple(key)] = (line["accuracy"], line["seconds"])
-    wanted = 1
-    for values in grid.values():
-        wanted *= len(values)
-    if len(curves) < wanted:
-        raise SystemExit(f"{dataset}: {len(curves)} of {wanted} configurations are recorded; run `record` first")
+    for config, accuracy, seconds in recorded:
+        if config["weight_decay"] in grid["weight_decay"]:
+            key = [config[name] if isinstance(config[name], str) else grid[name].index(config[name]) for name in grid]
+            curves[tuple(key)] = (accuracy, seconds)
     return Table(space, curves, EPOCHS[dataset])
 
 
@@ -160,18 +163,23 @@ def one(table: Table, name: str, seed: int) -> dict[str, Any]:
 
 
 def replay(dataset: str, replays: int, only: list[str]) -> None:
-    """Replays what is missing in ``replays.json``; a start that was killed goes on."""
+    """Replays what is missing in ``replays_<dataset>.json``; a start that was killed goes on."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore")
     table = read(dataset)
-    file = HERE / "replays.json"
     for name, seed in wanted(replays, only):
-        kept = json.loads(file.read_text()) if file.is_file() else {}
-        done = kept.setdefault(dataset, {}).setdefault(name, [])
+        kept = replayed(dataset)
+        done = kept.setdefault(name, [])
         if seed < len(done):
             continue
         done.append(one(table, name, seed))
-        write_atomic(file, (json.dumps(kept, separators=(",", ":")) + "\n").encode())
+        write_atomic(HERE / f"replays_{dataset}.json", (json.dumps(kept, separators=(",", ":")) + "\n").encode())
+
+
+def replayed(dataset: str) -> dict[str, Any]:
+    """What was replayed so far, by method and seed."""
+    file = HERE / f"replays_{dataset}.json"
+    return json.loads(file.read_text()) if file.is_file() else {}
 
 
 def wanted(replays: int, only: list[str]) -> Iterator[tuple[str, int]]:

@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import numpy
-from curves import HERE
-from replay import FULL_TRAININGS, METHODS, Table, read
+from curves import EPOCHS, HERE
+from replay import FULL_TRAININGS, METHODS, Table, read, replayed
 
 from bigopt.store import write_atomic
 
 
 def report() -> None:
-    """Writes ``results.json``, ``table.md`` and ``search.png`` from ``replays.json``."""
-    kept = json.loads((HERE / "replays.json").read_text())
+    """Writes ``results.json``, ``table.md`` and ``search.png`` from the replays."""
+    kept = {dataset: found for dataset in EPOCHS if (found := replayed(dataset))}
     results = {dataset: summary(read(dataset), found) for dataset, found in kept.items()}
     write_atomic(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     write_atomic(HERE / "table.md", "\n".join(line for name in results for line in lines(name, results[name])).encode())

@@ -7,7 +7,9 @@ python experiments/search_fashion_mnist/run.py replay --dataset digits
 from __future__ import annotations
 
 import argparse
+import fcntl
 import sys
+import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -21,6 +23,12 @@ def main() -> None:
     parser.add_argument("--replays", type=int, default=20)
     parser.add_argument("--methods", default="", help="replay: comma-separated names, all of them by default")
     asked = parser.parse_args()
+    name = f"bigopt_{asked.what}_{asked.dataset}_{asked.part.replace('/', '_')}.lock"
+    held = (Path(tempfile.gettempdir()) / name).open("w")  # kept open, and with it locked, until the process ends
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise SystemExit("another process is at it") from None
     if asked.what == "record":
         from curves import record
 
