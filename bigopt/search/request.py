@@ -68,7 +68,7 @@ class Request:
         context = self._context()
         tuner = make_tuner(checked.tuner, context)
         assert tuner is not None
-        if tuner.scheduler is None and tuner.points is None and context["n_trials"] is None:
+        if context["n_trials"] is None and not _plans(tuner, space):
             context["n_trials"] = DEFAULT_TRIALS
             tuner = make_tuner(checked.tuner, context)
             assert tuner is not None
@@ -361,6 +361,18 @@ def make_tuner(spec: Mapping[str, Any], context: Mapping[str, Any]) -> Tuner | N
     arguments = {name: value for name, value in spec.items() if name != "name"}
     made = registry.build("tuners", str(spec["name"]), arguments, context, path="tuner")
     return Tuner.of(made, int(context["seed"]))
+
+
+def _plans(tuner: Tuner, space: Space) -> bool:
+    """Whether a tuner knows by itself how many configurations it tries."""
+    if tuner.scheduler is not None:
+        return tuner.scheduler.total is not None
+    if tuner.points is None:
+        return False
+    try:
+        return next(iter(tuner.points(space.distributions)), None) is not None
+    except RequestError:
+        return False  # an endless sequence
 
 
 def _custom(name: str) -> Any:
