@@ -201,10 +201,10 @@ def test_agreement_is_the_share_of_equal_answers_and_judges_after_the_first_stag
     run, part, fit = started(tmp_path, method="source_only", selection="source")
     part.finish(run, fit)
     run.baseline = frozen_copy(run.model)
-    other = net(seed=5)
+    other = net(seed=5).eval()
     x = part._target.held_out.x
     expected = (other(x).argmax(1) == run.baseline.eval()(x).argmax(1)).double().mean().item()
-    assert score(run, other.eval()) == pytest.approx(expected)
+    assert score(run, other) == pytest.approx(expected)
 
 
 def test_the_oracle_is_shown_only_when_asked_and_is_called_so(tmp_path):
