@@ -14,6 +14,7 @@ from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output, Role
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.objective import Monitor
+from bigopt_plugins.transfer._statistics import refresh_statistics
 from bigopt_plugins.transfer._unlabelled import Deck
 from bigopt_plugins.transfer._views import views_of
 from bigopt_plugins.transfer.semi_supervised._fixmatch import FixMatch
@@ -266,6 +267,20 @@ def test_mean_teacher_ships_its_teacher(tmp_path):
     assert not same(weights(run.model), teacher)
     part.finish(run, None)
     assert same(weights(run.model), teacher)
+
+
+def test_batch_norm_gets_the_statistics_of_samples_as_they_are():
+    model, x = mlp(dropout=0.5), torch.randn(40, FEATURES) * 3 + 1
+    frozen = copy.deepcopy(model).requires_grad_(False)
+    model.train()
+    assert refresh_statistics(model, Hidden(x), batch_size=20) == 1
+    inside = model[0](x)
+    torch.testing.assert_close(model[1].running_mean, inside.mean(0))
+    halves = torch.stack([inside[:20].var(0), inside[20:].var(0)]).mean(0)
+    torch.testing.assert_close(model[1].running_var, halves)
+    assert model[1].momentum == 0.1 and model.training and model[1].training
+    before = weights(frozen)
+    assert refresh_statistics(frozen, Hidden(x)) == 0 and same(before, weights(frozen))
 
 
 def test_progress_reaches_the_method_before_each_step(tmp_path):

@@ -17,6 +17,7 @@ from bigopt.vocabulary.task import Task
 from bigopt_plugins.transfer._layers import head_name, take_over
 from bigopt_plugins.transfer._selection import Selection, keep_last, within_budget
 from bigopt_plugins.transfer._source import class_names, resolve
+from bigopt_plugins.transfer._statistics import refresh_statistics
 from bigopt_plugins.transfer._unlabelled import Deck, joined, one_pass, unlabelled_of
 from bigopt_plugins.transfer._views import Views, views_of
 from bigopt_plugins.transfer.co_training._agreement import feature_agreement, output_agreement, taught
@@ -151,14 +152,15 @@ class CoTraining(Part):
         if self._second is None:
             return batch
         weak, strong = (self._views.weak, self._views.strong) if self._views is not None else (_same, _same)
-        first, second = weak(batch.x), weak(batch.x)
+        second = weak(batch.x)
         if "deck" not in self._held:
-            return batch.with_(x=first, views={**batch.views, "second": second})
+            return batch.with_(x=weak(batch.x), views={**batch.views, "second": second})
         assert run.data.unlabelled is not None
         index = self._held["deck"].draw(self.ratio * len(batch.x))
         raw = run.data.unlabelled.take(index).to(batch.x.device)
-        views = {"second": torch.cat([second, strong(raw)]), "weak": torch.cat([first, weak(raw)])}
-        return joined(batch.with_(x=first), strong(raw), index, views)
+        first = weak(torch.cat([batch.x, raw]))
+        views = {"second": torch.cat([second, strong(raw)]), "weak": first}
+        return joined(batch.with_(x=first[: len(batch.x)]), strong(raw), index, views)
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The second model's task loss, the agreements, and each other's confident answers."""
@@ -212,6 +214,9 @@ class CoTraining(Part):
         """Reports both models and their ensemble, and leaves the one that ships in the run."""
         assert self._second is not None
         second, self._second, self._held = self._second, None, {}
+        if run.data.unlabelled is not None and self.views:
+            for model in (run.model, second):
+                refresh_statistics(model, run.data.unlabelled)
         rows = compared(run, {"first": run.model, "second": second})
         ships = winner(run, rows, self.ship)
         for row in rows:

@@ -12,6 +12,7 @@ from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.transfer._selection import Selection, keep_last, within_budget
+from bigopt_plugins.transfer._statistics import refresh_statistics
 from bigopt_plugins.transfer._unlabelled import Deck, joined, one_pass, unlabelled_of
 from bigopt_plugins.transfer._views import Views, views_of
 from bigopt_plugins.transfer.semi_supervised._fixmatch import FixMatch
@@ -126,13 +127,14 @@ class SemiSupervised(Part):
         kind = METHODS[self.method]
         index = self._state["deck"].draw(self.ratio * len(batch.x))
         raw = run.data.unlabelled.take(index).to(batch.x.device)
-        labelled = batch.with_(x=self._views.weak(batch.x))
-        student = self._views.strong(raw) if kind.student == "strong" else self._views.weak(raw)
-        weak = {}
-        if kind.teacher != "self":
-            first = self._views.weak(batch.x) if kind.everyone else labelled.x
-            weak["weak"] = torch.cat([first, self._views.weak(raw)])
-        return joined(labelled, student, index, weak)
+        rows, both = len(batch.x), torch.cat([batch.x, raw])
+        weak = self._views.weak(both)
+        if kind.student == "strong":
+            student, views = self._views.strong(raw), {"weak": weak}
+        else:
+            student = weak[rows:]
+            views = {} if kind.teacher == "self" else {"weak": self._views.weak(both)}
+        return joined(batch.with_(x=weak[:rows]), student, index, views)
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The method's terms on its rows."""
@@ -158,8 +160,13 @@ class SemiSupervised(Part):
         return [following, *([keep_last(run)] if self.selection == "last" else [])]
 
     def finish(self, run: Run, fit: Fit) -> None:
-        """Mean Teacher ships its teacher; where labels validate, the student if it is strictly better there."""
+        """Batch norm gets the statistics of samples as they are, in place of strong views'; a teacher ships.
+
+        Where labels validate, Mean Teacher's student ships if it is strictly better than the teacher there.
+        """
         average = self._state.get("average")
+        if METHODS[self.method].student == "strong" and run.data.unlabelled is not None:
+            refresh_statistics(run.model, run.data.unlabelled)
         if average is None:
             return
         student = run.model.state_dict()
