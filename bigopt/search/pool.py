@@ -109,7 +109,8 @@ class Pool:
             RunFailed: workers die before they begin.
         """
         if self.size == 0:
-            self.work(self.stopper.flag, self.stopper.flag.set)
+            ended = self.work(self.stopper.flag, self.stopper.flag.set)
+            self.stopper.received = self.stopper.received or ended
             return meanwhile()
         idle, looked = 0, 0.0
         while True:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import optuna
 import pytest
-from search_fakes import good, loss, plan, points, report, run, space, states, tuner
+from search_fakes import good, loss, plan, points, report, run, slow, space, states, tuner
 
 from bigopt.search.conditions import rules
 from bigopt.search.configurations import UNTIL, VOID, configurations
@@ -149,9 +149,12 @@ def test_a_tuners_own_points_are_each_tried_once(tmp_path):
 
 
 def test_stops_at_the_target_and_when_nothing_improves(tmp_path):
-    reached = run(plan(tmp_path / "t", 50, workers=1, target=0.5), good)
+    reached = run(plan(tmp_path / "t", 50, workers=1, target=0.5), slow(0.05))
     assert "target" in reached.why and len(reached.known) < 50 and reached.code == 0
-    flat = run(plan(tmp_path / "p", 50, workers=1, patience=3), lambda task: Result("finished", report(1.0)))
+    flat = run(
+        plan(tmp_path / "p", 50, workers=1, patience=3, tuner=tuner("random")),
+        lambda task: slow(0.05)(task) and Result("finished", report(1.0)),
+    )
     assert "no better one" in flat.why and len(flat.known) < 50
 
 
