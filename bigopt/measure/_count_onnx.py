@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -59,6 +60,9 @@ WEIGHTS = {
     "Expand": (0,),
 }
 """Where an operator has trained tensors; additions and joins take biases, positions and class tokens."""
+
+INTEGER = {"ConvInteger", "MatMulInteger"}
+"""Operators that take the zero point of their weight as the fourth input."""
 
 CONSTANTS_TOO = {"Add", "Concat", "Expand"}
 """Operators that also take constants of the net's code, which are single numbers."""
@@ -189,6 +193,8 @@ def _weights(graph: OnnxGraph) -> Iterator[Stored]:
             stored = graph.source(node.input[place]) if place < len(node.input) and node.input[place] else None
             if stored is None or stored.tensor.name in seen:
                 continue
+            if node.op_type in INTEGER and len(node.input) > 3 and node.input[3] in graph.stored:
+                stored = replace(stored, zero=node.input[3])
             index = stored.tensor.data_type in (TensorProto.INT64, TensorProto.INT32) and stored.dequantize is None
             scalar = node.op_type in CONSTANTS_TOO and math.prod(stored.tensor.dims) < 2
             if not (index or scalar):

@@ -13,16 +13,17 @@ if TYPE_CHECKING:
     import numpy as np
     from onnx import ModelProto, NodeProto, TensorProto
 
-REARRANGING = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool", "Relu", "Cast"}
+REARRANGING = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "MaxPool", "Relu", "Clip", "Cast"}
 """Operators after which an integer is still as wide as before."""
 
 
 @dataclass(frozen=True)
 class Stored:
-    """A stored tensor, and the operator that turns its integers into numbers, if there is one."""
+    """A stored tensor, and what turns its integers into numbers: an operator, or a zero point that is taken off."""
 
     tensor: TensorProto
     dequantize: NodeProto | None
+    zero: str | None = None
 
 
 class OnnxGraph:
@@ -41,16 +42,24 @@ class OnnxGraph:
         self._maker = {output: node for node in self.nodes for output in node.output}
 
     def source(self, name: str) -> Stored | None:
-        """The stored tensor that a value is computed from by rearranging and dequantizing only."""
-        dequantize = None
+        """The stored tensor that a value is computed from by rearranging and dequantizing only.
+
+        Dequantizing is also ``(cast(integers) − stored) · stored``, which runtimes compute when they load the file.
+        """
+        dequantize, zero, scaled = None, None, False
         while name not in self.stored:
             maker = self._maker.get(name)
-            if maker is None or maker.op_type not in REARRANGING | {"DequantizeLinear"}:
+            if maker is not None and maker.op_type in ("Mul", "Sub") and maker.input[1] in self.stored:
+                scaled = True
+                zero = maker.input[1] if maker.op_type == "Sub" else zero
+            elif maker is None or maker.op_type not in REARRANGING | {"DequantizeLinear"}:
                 return None
-            if maker.op_type == "DequantizeLinear":
+            elif maker.op_type == "DequantizeLinear":
                 dequantize = maker
             name = maker.input[0]
-        return Stored(self.stored[name], dequantize)
+        if scaled and width_of_type(self.stored[name].data_type) == FLOAT:
+            return None
+        return Stored(self.stored[name], dequantize, zero)
 
     def width(self, name: str) -> int:
         """Bits of a value: of the integers behind it where it is quantized, else of a float."""
@@ -63,6 +72,9 @@ class OnnxGraph:
                 return FLOAT
             if maker.op_type in ("QuantizeLinear", "DynamicQuantizeLinear"):
                 return self._quantized_width(maker)
+            if maker.op_type in ("Mul", "Sub"):
+                stored = self.source(name)
+                return width_of_type(stored.tensor.data_type) if stored is not None else FLOAT
             if maker.op_type.startswith("QLinear"):
                 return 8 if seen_integers else FLOAT
             if maker.op_type not in REARRANGING | {"DequantizeLinear"}:
@@ -76,6 +88,8 @@ class OnnxGraph:
 
         values = self._plain(numpy_helper.to_array(stored.tensor))
         node = stored.dequantize
+        if stored.zero is not None:
+            return values, self._plain(numpy_helper.to_array(self.stored[stored.zero]))
         if node is None or len(node.input) < 3 or node.input[2] not in self.stored:
             return values, 0
         point = self._plain(numpy_helper.to_array(self.stored[node.input[2]]))

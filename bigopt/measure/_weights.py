@@ -13,6 +13,12 @@ from torch.nn.utils import parametrize
 from bigopt.measure._inference import resolve
 from bigopt.measure.counts import FLOAT, width_of_range
 
+LOOKING_UP = {
+    torch.ops.aten.embedding.default,
+    torch.ops.aten.view.default,
+    torch.ops.aten.reshape.default,
+}
+
 
 @dataclass(frozen=True)
 class Weight:
@@ -67,7 +73,7 @@ def _read_by_graph(model: GraphModule, seen: set[int]) -> Iterator[Weight]:
         tensor = resolve(model, str(node.target)) if node.op == "get_attr" and node.users else None
         if tensor is None:
             continue
-        reader = next((user for user in node.users if _dequantizes(user) and user.args[0] is node), None)
+        reader = _dequantizer(node)
         if reader is not None and _new(tensor, seen):
             yield Weight(tensor, _zero_point(model, reader, tensor), width_of_range(reader.args) or _width(tensor))
         elif reader is None and isinstance(tensor, nn.Parameter) and _new(tensor, seen):
@@ -76,6 +82,19 @@ def _read_by_graph(model: GraphModule, seen: set[int]) -> Iterator[Weight]:
 
 def _calls_modules(model: GraphModule) -> bool:
     return any(node.op == "call_module" and node.target != "_guards_fn" for node in model.graph.nodes)
+
+
+def _dequantizer(node: Node) -> Node | None:
+    """The operator that turns a stored tensor into numbers, maybe after rows of it were looked up."""
+    for user in node.users:
+        if user.op != "call_function" or user.args[0] is not node:
+            continue
+        if _dequantizes(user):
+            return user
+        found = _dequantizer(user) if user.target in LOOKING_UP else None
+        if found is not None:
+            return found
+    return None
 
 
 def _dequantizes(node: Node) -> bool:

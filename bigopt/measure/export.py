@@ -98,6 +98,7 @@ def trace(model: nn.Module, example: Tensor, what: str) -> ExportedProgram:
 def _to_onnx(program: ExportedProgram, model: nn.Module, opset: int | None) -> Any:
     import onnx
 
+    from bigopt.measure._integers import shape_integers, translations
     from bigopt.measure._tidy import tidy
 
     try:
@@ -109,10 +110,11 @@ def _to_onnx(program: ExportedProgram, model: nn.Module, opset: int | None) -> A
                 input_names=["input"],
                 output_names=["logits"],
                 opset_version=opset,
+                custom_translation_table=translations(),
                 verbose=False,
             )
             assert exported is not None
-            proto = tidy(exported.model_proto)
+            proto = tidy(shape_integers(exported.model_proto))
             onnx.checker.check_model(proto, full_check=True)
     except Exception as error:
         raise export_failed("ONNX", error, model, program) from error

@@ -22,7 +22,7 @@ from bigopt_plugins.compression.activation._polynomial import Moments, Polynomia
 from bigopt_plugins.compression.activation._staircase import Staircase, best_step, lsq, pact
 from bigopt_plugins.compression.activation.plugin import Activation
 from bigopt_plugins.compression.l0.plugin import L0
-from bigopt_plugins.compression.quantization._static import convert
+from bigopt_plugins.compression.quantization.plugin import Quantization
 
 
 class Told:
@@ -218,10 +218,11 @@ def test_gates_can_follow_a_polynomial_per_channel(tmp_path):
 def test_quantization_can_follow(tmp_path, form):
     run, _ = prepared(tmp_path, "residual", **FORMS[form])
     x = run.data.train.x
-    converted = convert(run.model, x, calibration="min_max", per_channel=True, reduce_range=False)
     with torch.no_grad():
-        before, after = run.model(x), converted.model(x)
-    assert len(converted.quantized) == 4
+        before = run.model(x)
+        Quantization(calibration="minmax", reduce_range=False).finish(run, lambda *a, **k: None)
+        after = run.model(x)
+    assert len(run.report.values["quantized_layers"]) == 4
     assert (before.argmax(1) == after.argmax(1)).float().mean() >= 0.9
 
 
