@@ -26,6 +26,7 @@ examples:
   bigopt model=resnet dataset=fashion_mnist 'compression=[channel_pruning,quantization]' trainer.max_epochs=3
   bigopt 'compression=[channel_pruning]' compression.channel_pruning.ratio=0.7 budget.max_drop=0.01
   bigopt -m seed=0,1,2 model=lenet5,resnet
+  bigopt tuner=bayesian 'optimizer.lr=tag(log,interval(1e-4,1e-1))' hydra.sweeper.n_trials=20
   bigopt resume=<run folder>
 
 subcommands:
