@@ -124,7 +124,7 @@ def write_best(folder: Path, head: str, choices: Mapping[str, Any], resolved: Ma
     defaults: list[Any] = [
         {f"override /{group}": list(choice) if isinstance(choice, list | tuple) else choice}
         for group, choice in choices.items()
-        if group not in _LEFT_OUT
+        if group not in _LEFT_OUT and choice not in ([], ())  # no steps are the root configuration's own choice
     ]
     values = {key: value for key, value in resolved.items() if key not in _LEFT_OUT and value not in ({}, None)}
     text = (

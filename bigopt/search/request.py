@@ -115,7 +115,7 @@ class Request:
         Raises:
             RequestError: everything that is wrong with it.
         """
-        searched, fixed = self._parameters()
+        searched, fixed = self._split
         lines = [(line, key) for line, key in fixed if not key.startswith("hydra")]
         conditional, belonging_lines = belonging(searched, lines, self._has)
         self._refuse_unknown(conditional)
@@ -152,7 +152,7 @@ class Request:
     @cached_property
     def base(self) -> DictConfig:
         """The configuration without what is searched, and without settings of what may be chosen."""
-        searched, fixed = self._parameters()
+        searched, fixed = self._split
         groups = {each.name for each in searched if each.kind == "choice"}
         return self.composed([line for line, key in fixed if key.partition(".")[0] not in groups])
 
@@ -163,10 +163,9 @@ class Request:
         assert isinstance(values, dict)
         return {str(key): value for key, value in values.items() if key != "hydra"}
 
-    def _parameters(self) -> tuple[list[Parameter], list[tuple[str, str]]]:
+    @cached_property
+    def _split(self) -> tuple[list[Parameter], list[tuple[str, str]]]:
         """Everything that is searched, and the fixed overrides with their keys; the command line has the last word."""
-        if hasattr(self, "_split"):
-            return self._split  # type: ignore[no-any-return]
         searched, more = parameters(self.sweeper.get("params") or {}, "hydra.sweeper.params", self.loader)
         problems: list[str] = []
         fixed = [(line, parse(line).key_or_group) for line in more]
@@ -191,8 +190,7 @@ class Request:
             named = {p.name for p in searched} | {key for _, key in fixed}
             made = default_space(self, searched, [line for line, _ in fixed])
             searched = [*searched, *(p for p in made if p.name not in named)]
-        self._split = (searched, fixed)
-        return self._split
+        return searched, fixed
 
     def _has(self, group: str, text: str, key: str) -> bool:
         if group in STEPS:
@@ -202,7 +200,7 @@ class Request:
 
     def _variant(self, group: str, text: str) -> DictConfig:
         """The configuration with this choice, and with fixed overrides of groups only."""
-        fixed = [line for line, key in self._parameters()[1] if "." not in key and key != group]
+        fixed = [line for line, key in self._split[1] if "." not in key and key != group]
         return self.composed([*fixed, f"{group}={text}"])
 
     def _refuse_unknown(self, searched: Sequence[Parameter]) -> None:
@@ -305,7 +303,7 @@ class Request:
         checked = self.checked
         said = {
             key: line.partition("=")[2] if "=" in line else line
-            for line, key in self._parameters()[1]
+            for line, key in self._split[1]
             if not any(key == control or key.startswith(f"{control}.") for control in RUN_CONTROL)
         }
         return {
@@ -347,7 +345,7 @@ class Request:
 
     def trial_lines(self) -> list[str]:
         """Further overrides of every trial: what its objectives do not need is left out, and threads are shared."""
-        given = {key for _, key in self._parameters()[1]}
+        given = {key for _, key in self._split[1]}
         settings = self.checked.settings
         return skipped(self.objective, settings.budget, given, self._number("n_jobs", 0, whole=True))
 
