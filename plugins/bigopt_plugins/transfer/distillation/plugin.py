@@ -124,7 +124,7 @@ class Distillation(Part):
         parts = [part for part in run.parts if part is not self] if self.teacher_recipe else []
         wanted = Weights(self.hints or float(self.hint_epochs > 0), self.attention, self.distance, self.angle)
         teachers = gather(run, fit, specs, self.teacher_epochs, self.teacher_lr, parts, wanted.layers)
-        self._models = nn.ModuleList(teacher.model for teacher in teachers)
+        self._models = nn.ModuleList(teacher.model for teacher in teachers).eval()
         self._shares = self._weigh(run, teachers)
         rows = [teacher.row(run.monitor.metric, share) for teacher, share in zip(teachers, self._shares, strict=True)]
         run.report.table("teachers", rows)
