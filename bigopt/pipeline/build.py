@@ -127,7 +127,7 @@ def _dataset_of(folder: Path, path: str) -> tuple[dict[str, Any], int]:
     try:
         checked = Checked.load(folder)
     except RequestError as error:
-        raise RequestError([f"{path}: {line}" for line in error.problems]) from error
+        raise RequestError([f"{path}: {line.removeprefix('resume: ')}" for line in error.problems]) from error
     return checked.dataset, checked.seed
 
 

@@ -51,7 +51,7 @@ def _evidence(sigma: Tensor, z2: Tensor, norm: float, shape: torch.Size) -> floa
         gamma = float((1 - shrunk).sum())
         m2 = float((beta**2 * sigma * z2 / (alpha + beta * sigma) ** 2).sum())
         residual = float((shrunk**2 * z2).sum()) + outside
-        new = max(gamma / max(m2, tiny), tiny), (n - gamma) / max(residual, tiny)
+        new = max(gamma / max(m2, tiny), tiny), max((n - gamma) / max(residual, tiny), tiny)
         done = abs(new[0] - alpha) <= 1e-9 * alpha and abs(new[1] - beta) <= 1e-9 * beta
         alpha, beta = new
         if done:
