@@ -61,6 +61,12 @@ def recovery_epochs(run: Run, part: Part, options: StepOptions) -> int:
     return options.recover.epochs if options.recover.epochs is not None else part.epochs(run)
 
 
+def recovery_lr(run: Run, part: Part, options: StepOptions) -> float:
+    """Peak learning rate with which a step will train."""
+    share = options.recover.lr if options.recover.lr is not None else part.recovery_lr(run)
+    return share * run.settings.optimizer.lr
+
+
 def step_epochs(run: Run, part: Part, options: StepOptions) -> int:
     """All epochs that a step trains for, what its preparation trains included; the control is given as many."""
     return recovery_epochs(run, part, options) + part.extra_epochs(run)
@@ -101,7 +107,7 @@ def _step(run: Run, name: str, part: Part, fit: Fit, strength: float | None = No
     options = run.options
     epochs = recovery_epochs(run, part, options)
     strength = part.strength() if strength is None else strength
-    lr = options.recover.lr * run.settings.optimizer.lr
+    lr = recovery_lr(run, part, options)
     parts = recovery_parts(run, part, options)
     part.prepare(run, fit)
     if strength is None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from bigopt.pipeline.driver import compress, frozen_copy, recovery_parts, step_epochs
+from bigopt.pipeline.driver import compress, frozen_copy, recovery_lr, recovery_parts, step_epochs
 from bigopt.pipeline.rank import ranks
 from bigopt.pipeline.session import Session
 from bigopt.vocabulary.part import Part
@@ -66,7 +66,7 @@ def control(session: Session) -> None:
     """The row ``control``: the uncompressed baseline, given the epochs and the teacher that the steps get."""
     run = session.run
     epochs = sum(step_epochs(run, part, options) for _, _, part, options in session.steps)
-    trained = [options for _, _, part, options in session.steps if step_epochs(run, part, options)]
+    trained = [(part, options) for _, _, part, options in session.steps if step_epochs(run, part, options)]
     if not epochs or run.baseline is None:
         run.report.note("control: the steps train no further epochs, so the baseline is its own control")
         return
@@ -74,7 +74,8 @@ def control(session: Session) -> None:
     fork = run.fork(model=frozen_copy(run.model).requires_grad_(True))
     for parameter, original in zip(fork.model.parameters(), run.model.parameters(), strict=True):
         parameter.requires_grad_(original.requires_grad)
-    parts: list[Part] = recovery_parts(run, None, trained[-1])
-    session.fit(fork, epochs, lr=trained[-1].recover.lr * run.settings.optimizer.lr, name="control", parts=parts)
+    part, options = trained[-1]
+    parts: list[Part] = recovery_parts(run, None, options)
+    session.fit(fork, epochs, lr=recovery_lr(run, part, options), name="control", parts=parts)
     run.history.extend(fork.history)
     session.row("control", None, epochs, time.perf_counter() - start, model=fork.model)

@@ -125,6 +125,10 @@ class Part:
         """Epochs after this step unless ``recover.epochs`` is set: a quarter of the first stage's, at least 1."""
         return max(1, round(run.settings.trainer.max_epochs / 4))
 
+    def recovery_lr(self, run: Run) -> float:
+        """Peak learning rate after this step as a share of ``optimizer.lr``, unless ``recover.lr`` is set."""
+        return 0.3
+
     def extra_epochs(self, run: Run) -> int:
         """Epochs that :meth:`prepare` trains before anything is taken away; the control is given them as well."""
         return 0

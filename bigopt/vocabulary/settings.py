@@ -102,14 +102,15 @@ class Recover:
     Args:
         epochs: passes over the training split; null leaves it to the step (a quarter of the first stage's, at
             least 1, unless the method says otherwise).
-        lr: peak learning rate as a share of ``optimizer.lr``.
+        lr: peak learning rate as a share of ``optimizer.lr``; null leaves it to the step (1.0 after units were
+            removed, 0.3 for most others).
         teacher: ``baseline`` distils from the dense model; null uses labels only.
         temperature: of the distillation.
         alpha: weight of the distillation term; the task loss has ``1 - alpha``.
     """
 
     epochs: int | None = None
-    lr: float = 0.3
+    lr: float | None = None
     teacher: Literal["baseline"] | None = None
     temperature: float = 4.0
     alpha: float = 0.7

@@ -55,6 +55,14 @@ def test_one_shot_applies_once_and_recovers_at_a_share_of_the_rate(run):
     assert (outcome.epochs, outcome.strength, part.finished) == (3, 0.5, 1)
 
 
+@pytest.mark.parametrize(("own", "asked", "share"), [(0.3, None, 0.3), (1.0, None, 1.0), (1.0, 0.1, 0.1)])
+def test_a_step_recovers_at_its_own_rate_unless_asked(run, own, asked, share):
+    fit, part = Fit(), Shrink(0.5)
+    part.recovery_lr = lambda _run: own
+    driver.compress(run, "shrink", part, StepOptions(recover=Recover(epochs=1, lr=asked)), fit)
+    assert fit.calls == [("shrink", 1, share * run.settings.optimizer.lr, 1)]
+
+
 @pytest.mark.parametrize("name", ["iterative", "gradual"])
 def test_rounds_together_reach_the_strength(run, name):
     fit = Fit()

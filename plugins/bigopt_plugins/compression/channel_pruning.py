@@ -103,6 +103,10 @@ class ChannelPruning(Part):
         """The configured ratio, or the total where the scan gives every group its own."""
         return self.total if isinstance(self.ratio, str) else self.ratio
 
+    def recovery_lr(self, run: Run) -> float:
+        """What is left after half of the units went has far to go: the full learning rate."""
+        return 1.0
+
     def needs_scan(self) -> bool:
         """Whether the ratios come from the scan."""
         return self.ratio == FROM_SCAN

@@ -92,6 +92,10 @@ class RandomPruning(Part):
         """The configured ratio."""
         return self.ratio
 
+    def recovery_lr(self, run: Run) -> float:
+        """What is left after half of the units went has far to go: the full learning rate."""
+        return 1.0
+
     def layers(self, run: Run) -> Sequence[str]:
         """Layers whose units can go, or modules that can."""
         model = network(run, "random_pruning")
