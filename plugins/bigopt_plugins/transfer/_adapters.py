@@ -92,6 +92,8 @@ def merge(model: nn.Module) -> int:
         merging: Any = module
         merging.merge(safe_merge=False)
         put(model, name, merging.get_base_layer())
+    for module in model.modules():
+        module.__dict__.pop("peft_config", None)
     return len(found)
 
 
