@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from bigopt.search.configurations import (
     ATTEMPT,
+    BASE,
     BEAT,
+    DRAW,
     LOSSES,
     OWNER,
     PAUSED,
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
 
 FORBIDDEN_TRIES = 1000
 WITHOUT_LOCK = ("grpc", "mysql")
-INHERITED = (ROOT, ATTEMPT, LOSSES, UNTIL, POINT)
+INHERITED = (ROOT, ATTEMPT, LOSSES, UNTIL, POINT, DRAW, BASE)
 
 
 @dataclass(frozen=True)
@@ -116,8 +118,10 @@ class Claimer:
         trials = tries(study)
         known = configurations(trials)
         retried = next((each for each in known if each.state == "waiting" and each.started), None)
+        fresh = 1 + max((int(trial.user_attrs.get(DRAW, -1)) for trial in trials), default=-1)
         if retried is not None:
-            return self._begin(retried.last, retried.number, retried.last.user_attrs.get(UNTIL))
+            draw = int(retried.last.user_attrs.get(DRAW, fresh))
+            return self._begin(retried.last, retried.number, retried.last.user_attrs.get(UNTIL), draw)
         until = None
         if self.plan.tuner.scheduler is not None:
             for position in self.plan.tuner.scheduler.stopped(scheduled(known)):
@@ -134,7 +138,7 @@ class Claimer:
             return None
         queued = next((each for each in known if each.state == "waiting"), None)
         if queued is not None:
-            return self._begin(queued.last, queued.number, until)
+            return self._begin(queued.last, queued.number, until, fresh)
         if self.plan.tuner.points is not None:
             position = _taken_points(known)
             if position >= len(self.points):
@@ -142,46 +146,48 @@ class Claimer:
             point = {name: value for name, value in self.points[position].items() if value is not None}
             study.enqueue_trial(point, user_attrs={POINT: position})
             queued = configurations(tries(study))[-1]
-            return self._begin(queued.last, queued.number, until)
-        study.sampler = self.plan.tuner.sampler(len(trials))
+            return self._begin(queued.last, queued.number, until, fresh)
+        study.sampler = self.plan.tuner.sampler(fresh)
         trial = study.ask()
         if self.plan.storage.kind in WITHOUT_LOCK and self._surplus(trial):
             self._void(trial, "one too many")
             return None
-        self._mark(trial, until)
+        self._mark(trial, until, fresh)
         return trial.number, trial
 
-    def _begin(self, queued: FrozenTrial, number: int, until: int | None) -> tuple[int, optuna.Trial] | bool:
+    def _begin(self, queued: FrozenTrial, number: int, until: int | None, draw: int) -> tuple[int, optuna.Trial] | bool:
         """Starts a trial that waits in the queue."""
         import optuna
         from optuna.trial import TrialState
 
         if not self.study._storage.set_trial_state_values(queued._trial_id, state=TrialState.RUNNING):
             return False  # somebody without our lock was faster
-        self.study.sampler = self.plan.tuner.sampler(number)
+        self.study.sampler = self.plan.tuner.sampler(draw)
         trial = optuna.Trial(self.study, queued._trial_id)
-        self._mark(trial, until)
+        self._mark(trial, until, draw)
         return number, trial
 
     def _go_on(self, paused: Configuration, until: int) -> tuple[int, optuna.Trial]:
         import optuna
 
-        self.study.sampler = self.plan.tuner.sampler(paused.number)
+        self.study.sampler = self.plan.tuner.sampler(paused.draw)
         trial = optuna.Trial(self.study, paused.last._trial_id)
-        self._mark(trial, until)
+        self._mark(trial, until, paused.draw)
         trial.set_user_attr(PAUSED, False)
         return paused.number, trial
 
-    def _mark(self, trial: optuna.Trial, until: int | None) -> None:
+    def _mark(self, trial: optuna.Trial, until: int | None, draw: int) -> None:
+        """Signs a trial, first of all."""
         trial.set_user_attr(OWNER, str(me()))
         trial.set_user_attr(BEAT, time.time())
+        trial.set_user_attr(DRAW, draw)
         if until is not None:
             trial.set_user_attr(UNTIL, until)
 
     def _stop(self, paused: Configuration) -> None:
         from optuna.trial import TrialState
 
-        self.study.sampler = self.plan.tuner.sampler(paused.number)
+        self.study.sampler = self.plan.tuner.sampler(paused.draw)
         self.study.tell(paused.last.number, state=TrialState.PRUNED)
 
     def _void(self, trial: optuna.Trial, why: str) -> None:
@@ -257,7 +263,7 @@ def again(study: optuna.Study, each: Configuration, trial: FrozenTrial, why: str
     attempt = int(attrs.get(ATTEMPT, 0)) + 1
     queue = most is None or losses <= most
     if queue and not any(int(other.user_attrs.get(ATTEMPT, 0)) >= attempt for other in each.tries):
-        kept = {name: attrs[name] for name in (*INHERITED, "bigopt:base") if name in attrs}
+        kept = {name: attrs[name] for name in INHERITED if name in attrs}
         study.add_trial(
             create_trial(
                 state=TrialState.WAITING,

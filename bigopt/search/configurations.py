@@ -23,6 +23,7 @@ PAUSED = "bigopt:paused"  # waits for its scheduler with a checkpoint
 BASE = "bigopt:base"  # epochs of the run before the objective's stage
 REASON = "bigopt:reason"  # why it failed
 VOID = "bigopt:void"  # does not count: a forbidden combination, one too many, or another study's
+DRAW = "bigopt:draw"  # number that the sampler's seed follows from; a retried try keeps it
 POINT = "bigopt:point"  # position in a tuner's own list of points
 REPORT = "bigopt:report"  # figures of the final row that people look for
 
@@ -51,6 +52,11 @@ class Configuration:
         if name == "running" and self.last.user_attrs.get(PAUSED):
             return "paused"
         return "failed" if name == "fail" else name
+
+    @property
+    def draw(self) -> int:
+        """The number that its sampler's seed follows from."""
+        return int(self.last.user_attrs.get(DRAW, self.number))
 
     @property
     def started(self) -> bool:

@@ -98,7 +98,7 @@ class Pool:
     _workers: list[Any] = field(default_factory=list)
     _told: set[int] = field(default_factory=set)
 
-    def run(self, meanwhile: Callable[[], None], wait: Callable[[], bool] = lambda: False) -> None:
+    def run(self, meanwhile: Callable[[], object], wait: Callable[[], bool] = lambda: False) -> None:
         """Works until nothing is left.
 
         Args:
@@ -111,7 +111,8 @@ class Pool:
         if self.size == 0:
             ended = self.work(self.stopper.flag, self.stopper.flag.set)
             self.stopper.received = self.stopper.received or ended
-            return meanwhile()
+            meanwhile()
+            return
         idle, looked = 0, 0.0
         while True:
             died = self._collect()
@@ -128,7 +129,8 @@ class Pool:
                 while len(self._workers) < self.size and self.remaining():
                     self._fork()
             if not self._workers and (self.stopper.flag() or not wait()):
-                return meanwhile()
+                meanwhile()
+                return
             meanwhile()
             time.sleep(LOOK)
 

@@ -42,6 +42,15 @@ def test_resumed_equals_uninterrupted(tmp_path, kind):
     assert len(parts.known) == 9  # in total
 
 
+@pytest.mark.parametrize("kind", ["random", "tpe"])
+def test_interrupted_and_resumed_equals_uninterrupted(tmp_path, kind):
+    whole = run(plan(tmp_path / "whole", 9, tuner=tuner(kind)))
+    parts = plan(tmp_path / "parts", 9, tuner=tuner(kind))
+    stopped = run(parts, lambda task: Result("interrupted", signal=15) if task.number == 5 else good(task))
+    assert stopped.code == 143 and states(stopped) == ["complete"] * 5 + ["waiting"]
+    assert points(run(parts).known) == points(whole.known)
+
+
 def test_nothing_is_left_of_a_finished_sweep(tmp_path):
     run(plan(tmp_path, 3))
     again = run(plan(tmp_path, 3), lambda task: pytest.fail("tried again"))
@@ -95,7 +104,7 @@ def test_budgets_are_constraints_and_decide_what_is_best(tmp_path):
         budget = {"max_bytes": {"limit": 20, "value": size, "met": met}, "met": met}
         return Result("finished", report(loss(task.values), bytes=size) | {"budget": budget})
 
-    found = run(plan(tmp_path, 12, tuner=tuner("random")), sized)
+    found = run(plan(tmp_path, 25, tuner=tuner("random")), sized)
     top = best(found.known, (LOSS,))
     assert top.last.params["x"] <= 0.2 and found.code == 0
     assert top.last.constraints["max_bytes"] == pytest.approx(0, abs=20) and top.last.constraints["max_bytes"] <= 0
@@ -125,11 +134,12 @@ def test_known_points_come_first_and_count(tmp_path):
     assert again.known[4].last.params["x"] == 0.25 and len(again.known) == 5
 
 
-def test_forbidden_combinations_are_never_tried_and_do_not_count(tmp_path):
+def test_forbidden_combinations_are_never_tried_and_do_not_count(tmp_path, monkeypatch):
     searched = space(forbid=(rules({"c": "a"}, "forbid"), rules({"x": "> 0.8"}, "forbid")))
     found = run(plan(tmp_path, 8, space=searched, tuner=tuner("random")))
     assert len(found.known) == 8
     assert all(each.last.params["c"] == "b" and each.last.params["x"] <= 0.8 for each in found.known)
+    monkeypatch.setattr("bigopt.search.claim.FORBIDDEN_TRIES", 10)
     with pytest.raises(RunFailed, match="forbidden combinations"):
         run(plan(tmp_path / "all", 1, space=space("c=a,b", forbid=(rules({"c": ["a", "b"]}, "forbid"),))))
 

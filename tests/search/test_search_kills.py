@@ -37,7 +37,12 @@ def known(made):
 
 def wait_for(condition, seconds=20.0):
     end = time.monotonic() + seconds
-    while not condition():
+    while True:
+        try:
+            if condition():
+                return
+        except KeyError:  # the study is not there yet
+            pass
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.01)
 
@@ -59,14 +64,14 @@ def test_a_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path, storage
 
     def dying(task):
         mark = tmp_path / f"dead-{task.number}"
-        if task.number in (1, 4) and not mark.exists():
+        if task.number == 1 and not mark.exists():
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return good(task)
 
     made = plan(tmp_path, 6, workers=2, storage=url)
     found = complete(made, dying, 6)
-    assert [len(each.tries) for each in found.known] == [1, 2, 1, 1, 2, 1]
+    assert [len(each.tries) for each in found.known] == [1, 2, 1, 1, 1, 1]
     again = found.known[1]
     assert again.tries[0].params == again.tries[1].params
     assert again.tries[0].user_attrs["bigopt:reason"] == "its process died"

@@ -73,4 +73,5 @@ if BINARIES is not None:  # where the package cannot be installed there is nothi
         assert states(found) == ["complete"] * 12
         trials = load(made.storage, "killed").get_trials()
         assert sum(trial.state.name == "COMPLETE" for trial in trials) == 12
-        assert sum(trial.state.name == "FAIL" for trial in trials) == 3
+        killed = len(list(tmp_path.glob("dead-*")))
+        assert sum(trial.state.name == "FAIL" for trial in trials) == killed > 0
