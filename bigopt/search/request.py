@@ -63,7 +63,10 @@ class Request:
         Raises:
             RequestError: everything that is wrong with the request.
         """
-        space, checked = self.space, self.checked
+        space, checked, settings = self.space, self.checked, self.sweeper
+        storage, workers = Storage.of(settings.get("storage"), self.folder), self._number("n_jobs", 0, whole=True)
+        enqueue = [space.checked(point, "hydra.sweeper.enqueue") for point in settings.get("enqueue") or ()]
+        _ = (self._limits(None), self.confirming)  # what is wrong with them is said before data are looked at
         self.objective = self._objective()
         context = self._context()
         tuner = make_tuner(checked.tuner, context)
@@ -73,17 +76,16 @@ class Request:
             tuner = make_tuner(checked.tuner, context)
             assert tuner is not None
         self._refuse_early_stopping(tuner)
-        settings = self.sweeper
         return Plan(
             study=self.study,
             folder=self.folder,
-            storage=Storage.of(settings.get("storage"), self.folder),
+            storage=storage,
             space=space,
             objectives=parse_objective(self.objective),
             tuner=tuner,
             limits=self._limits(context["n_trials"]),
-            workers=self._number("n_jobs", 0, whole=True),
-            enqueue=[space.checked(point, "hydra.sweeper.enqueue") for point in settings.get("enqueue") or ()],
+            workers=workers,
+            enqueue=enqueue,
             fixed=self._fixed(),
             context=context,
         )
