@@ -6,62 +6,15 @@ import itertools
 import json
 import math
 import time
-from pathlib import Path
 from typing import Any
 
 import torch
+from grids import DATA, EPOCHS, configurations, load, path
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bigopt import registry
 from bigopt.vocabulary.data import Data, Split
-
-HERE = Path(__file__).parent
-EPOCHS = {"digits": 27, "fashion_mnist": 9}
-GRIDS: dict[str, dict[str, list[Any]]] = {
-    "digits": {
-        "lr": [2e-4, 6.3e-4, 2e-3, 6.3e-3, 2e-2, 6.3e-2, 2e-1],
-        "weight_decay": [0.01, 0.3],
-        "width": [4, 16],
-        "batch_size": [64, 256],
-        "augment": ["none", "shift"],
-    },
-    "fashion_mnist": {
-        "lr": [1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1],
-        "weight_decay": [0.01, 0.3],
-        "width": [4, 10],
-        "batch_size": [128, 512],
-        "augment": ["none", "shift_flip"],
-    },
-}
-DATA: dict[str, dict[str, Any]] = {
-    "digits": {"val": 0.4, "test": 0.1},
-    "fashion_mnist": {"limit": 10_000, "val": 0.05},
-}
-
-
-def configurations(dataset: str) -> list[dict[str, Any]]:
-    """All points of a grid, one weight decay after the other, so that a part of it is a smaller grid."""
-    grid = GRIDS[dataset]
-    points = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    return sorted(points, key=lambda point: grid["weight_decay"].index(point["weight_decay"]))
-
-
-def path(dataset: str) -> Path:
-    """Where a table is kept."""
-    return HERE / f"{dataset}.jsonl"
-
-
-def load(dataset: str) -> list[dict[str, Any]]:
-    """The recorded lines; a torn last one is left out."""
-    lines = path(dataset).read_text().splitlines() if path(dataset).is_file() else []
-    found = []
-    for line in lines:
-        try:
-            found.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return found
 
 
 def record(dataset: str, part: int = 0, parts: int = 1) -> None:
@@ -72,19 +25,42 @@ def record(dataset: str, part: int = 0, parts: int = 1) -> None:
         part: which of the processes this one is.
         parts: how many share the work.
     """
+    torch.set_num_threads(1)
     known = {json.dumps(line["config"], sort_keys=True) for line in load(dataset)}
     data: Data = registry.build("datasets", dataset, DATA[dataset], {"seed": 0})
-    for config in configurations(dataset)[part::parts]:
-        if json.dumps(config, sort_keys=True) in known:
-            continue
-        line = json.dumps({"config": config} | train(data, config, EPOCHS[dataset]))
-        with path(dataset).open("a") as file:
-            file.write(line + "\n")
+    missing = [config for config in configurations(dataset) if json.dumps(config, sort_keys=True) not in known]
+    if dataset == "digits":
+        for _, group in itertools.groupby(sorted(missing, key=alike), alike):
+            write(dataset, configs := list(group), together(data, configs))
+        return
+    for config in missing[part::parts]:
+        write(dataset, [config], [train(data, config, EPOCHS[dataset])])
+
+
+def write(dataset: str, configs: list[dict[str, Any]], found: list[dict[str, list[float]]]) -> None:
+    """Appends finished curves."""
+    lines = [json.dumps({"config": config} | curve) for config, curve in zip(configs, found, strict=True)]
+    with path(dataset).open("a") as file:
+        file.write("".join(line + "\n" for line in lines))
+
+
+def alike(config: dict[str, Any]) -> tuple[Any, ...]:
+    """What models that are trained at once have in common."""
+    return config["width"], config["batch_size"], config["augment"]
+
+
+def together(data: Data, configs: list[dict[str, Any]]) -> list[dict[str, list[float]]]:
+    """Perceptrons on digits, trained at once."""
+    from stacked import train_together
+
+    x, held = inputs(data.train), inputs(data.val)
+    name = configs[0]["augment"]
+    augment = None if name == "none" else lambda images, generator: shifted(images, name, generator)
+    return train_together(x, data.train.y, held, data.val.y, configs, EPOCHS["digits"], augment)
 
 
 def train(data: Data, config: dict[str, Any], epochs: int) -> dict[str, list[float]]:
     """One training with AdamW and a cosine; validation accuracy and loss, and processor seconds, of every epoch."""
-    torch.set_num_threads(1)
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
     model = small_cnn(int(config["width"]), data.schema.num_classes)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import optuna
-from curves import EPOCHS, GRIDS, HERE, load
+from grids import EPOCHS, GRIDS, HERE, load
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.pruners import NopPruner
 from optuna.trial import TrialState
@@ -20,7 +20,7 @@ from bigopt import Tuner, registry
 from bigopt.store import write_atomic
 from bigopt.vocabulary.tuner import Trial
 
-FULL_TRAININGS = 40
+FULL_TRAININGS = 25
 """What every search may spend, in full trainings."""
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "random": ("random", {}),
@@ -61,25 +61,27 @@ class Table:
 
 
 def read(dataset: str) -> Table:
-    """The table of a dataset, with those weight decays for which everything is recorded.
+    """The table of a dataset: as much of the grid as is recorded completely, whole rates and weight decays.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: nothing is complete.
     """
     recorded = [(line["config"], line["accuracy"], line["seconds"]) for line in load(dataset)]
     grid = dict(GRIDS[dataset])
-    each = math.prod(len(values) for name, values in grid.items() if name != "weight_decay")
-    counts = Counter(config["weight_decay"] for config, _, _ in recorded)
-    grid["weight_decay"] = [value for value in grid["weight_decay"] if counts[value] == each]
-    if not grid["weight_decay"]:
-        raise SystemExit(f"{dataset}: recorded are {dict(counts)}, expected {each} for a weight decay; run `record`")
+    each = math.prod(len(values) for name, values in grid.items() if name not in ("lr", "weight_decay"))
+    counts = Counter((config["lr"], config["weight_decay"]) for config, _, _ in recorded)
+    decays = [value for value in grid["weight_decay"] if all(counts[rate, value] == each for rate in grid["lr"])]
+    grid["weight_decay"] = decays or grid["weight_decay"][:1]
+    grid["lr"] = [rate for rate in grid["lr"] if all(counts[rate, decay] == each for decay in grid["weight_decay"])]
+    if not grid["lr"]:
+        raise SystemExit(f"{dataset}: {len(recorded)} configurations are recorded, too few; run `record` first")
     space: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(values) if isinstance(values[0], str) else IntDistribution(0, len(values) - 1)
         for name, values in grid.items()
     }
     curves = {}
     for config, accuracy, seconds in recorded:
-        if config["weight_decay"] in grid["weight_decay"]:
+        if config["weight_decay"] in grid["weight_decay"] and config["lr"] in grid["lr"]:
             key = [config[name] if isinstance(config[name], str) else grid[name].index(config[name]) for name in grid]
             curves[tuple(key)] = (accuracy, seconds)
     return Table(space, curves, EPOCHS[dataset])
@@ -168,18 +170,19 @@ def replay(dataset: str, replays: int, only: list[str]) -> None:
     warnings.simplefilter("ignore")
     table = read(dataset)
     for name, seed in wanted(replays, only):
-        kept = replayed(dataset)
-        done = kept.setdefault(name, [])
+        kept = replayed(dataset, len(table.curves))
+        done = kept["methods"].setdefault(name, [])
         if seed < len(done):
             continue
         done.append(one(table, name, seed))
         write_atomic(HERE / f"replays_{dataset}.json", (json.dumps(kept, separators=(",", ":")) + "\n").encode())
 
 
-def replayed(dataset: str) -> dict[str, Any]:
-    """What was replayed so far, by method and seed."""
+def replayed(dataset: str, size: int) -> dict[str, Any]:
+    """What was replayed so far on a table of this size, by method and seed."""
     file = HERE / f"replays_{dataset}.json"
-    return json.loads(file.read_text()) if file.is_file() else {}
+    kept = json.loads(file.read_text()) if file.is_file() else {}
+    return kept if kept.get("configurations") == size else {"configurations": size, "methods": {}}
 
 
 def wanted(replays: int, only: list[str]) -> Iterator[tuple[str, int]]:

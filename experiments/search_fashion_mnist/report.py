@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import numpy
-from curves import EPOCHS, HERE
+from grids import EPOCHS, HERE, path
 from replay import FULL_TRAININGS, METHODS, Table, read, replayed
 
 from bigopt.store import write_atomic
@@ -14,8 +14,14 @@ from bigopt.store import write_atomic
 
 def report() -> None:
     """Writes ``results.json``, ``table.md`` and ``search.png`` from the replays."""
-    kept = {dataset: found for dataset in EPOCHS if (found := replayed(dataset))}
-    results = {dataset: summary(read(dataset), found) for dataset, found in kept.items()}
+    kept, results = {}, {}
+    for dataset in EPOCHS:
+        if not path(dataset).is_file():
+            continue
+        table = read(dataset)
+        found = replayed(dataset, len(table.curves))["methods"]
+        if len(found.get("random", ())) > 0:
+            kept[dataset], results[dataset] = found, summary(table, found)
     write_atomic(HERE / "results.json", (json.dumps(results, indent=1) + "\n").encode())
     write_atomic(HERE / "table.md", "\n".join(line for name in results for line in lines(name, results[name])).encode())
     picture(kept, results)
