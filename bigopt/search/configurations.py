@@ -88,10 +88,10 @@ def configurations(trials: Sequence[FrozenTrial]) -> list[Configuration]:
     ]
 
 
-def scheduled(known: Sequence[Configuration]) -> list[tuner.Configuration]:
+def scheduled(known: Sequence[Configuration]) -> list[tuner.Trial]:
     """The started configurations as a scheduler sees them."""
     return [
-        tuner.Configuration(
+        tuner.Trial(
             id=position,
             values=dict(each.last.intermediate_values),
             until=int(each.last.user_attrs.get(UNTIL, 0)),
