@@ -9,8 +9,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/installed
 	$(BIN)/bigopt experiment=demo
 
+# Files in their order: those with few and long tests would otherwise come last, and one core would wait.
 test: $(VENV)/installed-dev lint types
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/installed-dev docker-lint
 	$(BIN)/ruff check .
