@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bigopt_plugins.compression.quantization._chains import Chain, chains_of, weight_of
-from bigopt_plugins.compression.quantization._wiring import Wiring, put
+from bigopt_plugins.compression.quantization._wiring import Wiring, evaluating, put
 
 DEAD = 1e-4
 """Channels whose range is under this share of the layer's largest keep it: their factors would blow up the biases."""
@@ -76,6 +77,9 @@ def equalise(
     chains = [chain for chain in chains_of(model, wiring, result.left) if not set(chain.layers) & set(ignore)]
     for chain in chains:
         result.chains.append(tuple(chain.layers))
+        for layer in chain.layers:
+            weight = weight_of(model.get_submodule(layer))
+            weight.data = weight.data.contiguous()  # views of it are scaled
         for layer, clip in zip(chain.layers, chain.clips, strict=False):
             if clip is not None:
                 weight = weight_of(model.get_submodule(layer))
@@ -85,6 +89,42 @@ def equalise(
         if max([_sweep(model, chain) for chain in chains], default=0.0) <= tolerance:
             break
     return result
+
+
+@torch.no_grad()
+def drop_unreached(model: nn.Module, clips: Sequence[str], samples: Tensor, *, batch_size: int = 256) -> list[str]:
+    """Puts a plain ReLU, which integer kernels compute on the way out, where no sample reaches a clip's limit.
+
+    Args:
+        model: eager; changed in place.
+        clips: names of :class:`ChannelClip`.
+        samples: raw inputs ``(N, …)``, from the training split.
+        batch_size: rows per forward pass.
+
+    Returns:
+        names of the clips that were replaced.
+    """
+    reached: set[str] = set()
+
+    def watch(name: str) -> Any:
+        def hook(clip: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            if bool((inputs[0] > clip.limit).any()):
+                reached.add(name)
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in clips]
+    try:
+        with evaluating(model):
+            for rows in samples.split(batch_size):
+                model(rows)
+    finally:
+        for handle in handles:
+            handle.remove()
+    unreached = [name for name in clips if name not in reached]
+    for name in unreached:
+        put(model, name, nn.ReLU())
+    return unreached
 
 
 def _sweep(model: nn.Module, chain: Chain) -> float:

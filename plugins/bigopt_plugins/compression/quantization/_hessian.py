@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bigopt_plugins.compression.quantization._smoothquant import SmoothedLinear
 from bigopt_plugins.compression.quantization._wiring import evaluating
 
 
@@ -31,6 +32,8 @@ def gram(layer: nn.Module, x: Tensor) -> tuple[Tensor, int]:
         layer: a convolution or a linear layer.
         x: its input.
     """
+    if isinstance(layer, SmoothedLinear):
+        x = x * layer.reciprocal
     if isinstance(layer, nn.Linear):
         rows = x.detach().reshape(1, -1, x.shape[-1]).transpose(1, 2)
     else:

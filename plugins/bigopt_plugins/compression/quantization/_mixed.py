@@ -7,6 +7,46 @@ from dataclasses import dataclass, field
 
 from bigopt.vocabulary.errors import RequestError
 
+FLOAT = 32
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Which widths to choose from, and within what.
+
+    Attributes:
+        bits: widths of weights to choose from.
+        max_bytes: of all rounded weights with their steps; the file is larger by its biases and its graph.
+        max_drop: of the objective, summed over what the scan saw for each layer alone.
+    """
+
+    bits: tuple[int, ...] = (8, 4)
+    max_bytes: int | None = None
+    max_drop: float | None = None
+
+    def problems(self) -> list[str]:
+        """What is wrong with it, one line each."""
+        found = []
+        if not self.bits or any(not 2 <= width <= 8 for width in self.bits):
+            found.append(f"mixed.bits: got {list(self.bits)}, expected widths of 2 to 8")
+        if self.max_bytes is None and self.max_drop is None:
+            found.append("mixed: got neither max_bytes nor max_drop, expected at least one")
+        if self.max_bytes is not None and self.max_bytes < 1:
+            found.append(f"mixed.max_bytes: got {self.max_bytes}, expected at least 1")
+        if self.max_drop is not None and not self.max_drop >= 0:
+            found.append(f"mixed.max_drop: got {self.max_drop}, expected 0 or more")
+        return found
+
+
+def strength_of(bits: int) -> float:
+    """The share of a weight's 32 bits that a width takes away."""
+    return 1 - bits / FLOAT
+
+
+def width_of(strength: float) -> int:
+    """The bits that a strength leaves of 32."""
+    return round(FLOAT * (1 - strength))
+
 
 @dataclass(frozen=True)
 class Cost:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part, State
 from bigopt.vocabulary.run import Run
+from bigopt_plugins.compression.quantization._mixed import Mixed, strength_of, width_of
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bigopt_plugins.compression.quantization._build import Recipe
     from bigopt_plugins.compression.quantization._network import QuantizedNetwork
 
 FLOAT = 32
+WIDTHS = (8, 7, 6, 5, 4, 3, 2)
 
 
 class Quantization(Part):
@@ -23,7 +28,8 @@ class Quantization(Part):
     additions, means, poolings and joins between them. Batch norm is folded. Modes:
 
     - ``static``: fixed ranges of activations, seen on training samples. QLinearConv, QLinearAdd, QGemm.
-    - ``dynamic``: 8-bit activations over the range of each batch. ConvInteger, MatMulInteger.
+    - ``dynamic``: 8-bit activations over the range of each batch, so that answers depend a little on what shares a
+      batch. ConvInteger, MatMulInteger.
     - ``weight_only``: float activations; a small file that runs as fast as the float one.
     - ``qat``: as static, after training with rounding in the forward pass and learned steps (LSQ, Esser et al. 2020,
       arXiv:1902.08153), from the calibrated ones on. Batch norms are trained on, and folded exactly at the end: a
@@ -47,6 +53,18 @@ class Quantization(Part):
             exist for the first two; groups run in float.
         group_size: weights of a group.
         symmetric: 0 is the integer 0 in weights; otherwise ranges need not be centred.
+        equalise: first give each channel the same range of weights in the layers before and behind it (cross-layer
+            equalisation, Nagel et al. 2019, arXiv:1906.04721); for ``per_tensor``, above all with depthwise layers.
+            Folds batch norms, in ``qat`` as well.
+        bias_correction: afterwards move biases so that every layer's mean output on training samples is that of the
+            float model (the same paper, section 4.2).
+        smoothquant: α of SmoothQuant (Xiao et al. 2023, arXiv:2211.10438): how much of the range of what layer norms
+            give is moved into the linear layers behind them, in [0, 1]; null for none.
+        rounding: ``nearest``, or ``gptq`` (Frantar et al. 2023, arXiv:2210.17323): column by column, each making up for
+            the errors of the ones before it on training samples.
+        mixed: choose the bits of each layer among ``bits`` within ``max_bytes`` and ``max_drop`` from a sensitivity
+            scan of each layer's weight alone, such as ``{bits: [8, 4], max_bytes: 20000}``; ``bits`` above is then
+            not used.
         reduce_range: 7-bit integers for 8-bit weights that meet 8-bit activations, for processors whose products
             saturate at 16 bits (x86 without VNNI); null asks the processor.
 
@@ -68,6 +86,11 @@ class Quantization(Part):
         group_size: int = 32,
         symmetric: bool = True,
         reduce_range: bool | None = None,
+        equalise: bool = False,
+        bias_correction: bool = False,
+        smoothquant: float | None = None,
+        rounding: Literal["nearest", "gptq"] = "nearest",
+        mixed: Mixed | None = None,
     ) -> None:
         problems = []
         for name, value in (("bits", bits), ("activation_bits", 8 if activation_bits is None else activation_bits)):
@@ -89,6 +112,15 @@ class Quantization(Part):
             problems.append(f"granularity: got {granularity!r}, expected per_channel, per_tensor or per_group")
         if group_size < 2:
             problems.append(f"group_size: got {group_size}, expected at least 2")
+        if smoothquant is not None and not 0 <= smoothquant <= 1:
+            problems.append(f"smoothquant: got {smoothquant}, expected null or a number in [0, 1]")
+        if rounding not in ("nearest", "gptq"):
+            problems.append(f"rounding: got {rounding!r}, expected nearest or gptq")
+        if mode == "qat" and rounding == "gptq":
+            problems.append("rounding: got 'gptq', expected nearest where mode is qat, which trains the weights")
+        if mode == "qat" and bias_correction:
+            problems.append("bias_correction: got true, expected false where mode is qat, which trains the biases")
+        problems += mixed.problems() if mixed is not None else []
         if problems:
             raise RequestError(problems)
         self.width = bits
@@ -101,6 +133,48 @@ class Quantization(Part):
         self.group_size = group_size
         self.symmetric = symmetric
         self.reduce_range = reduce_range
+        self.equalise = equalise
+        self.bias_correction = bias_correction
+        self.smoothquant = smoothquant
+        self.rounding: Literal["nearest", "gptq"] = rounding
+        self.mixed = mixed
+        scanned = sorted(set(WIDTHS if mixed is None else mixed.bits), reverse=True)
+        self.strengths = tuple(strength_of(width) for width in scanned)  # type: ignore[misc]
+        self._widths: dict[str, int] = {}
+
+    def needs_scan(self) -> bool:
+        """Whether the widths come from a scan."""
+        return self.mixed is not None
+
+    def layers(self, run: Run) -> Sequence[str]:
+        """Layers whose weights can be rounded."""
+        from bigopt_plugins.compression._weights import network
+        from bigopt_plugins.compression.quantization._scan import plan_of
+
+        return list(plan_of(network(run, "quantization"), self._samples(run), run.options.ignore).layers)
+
+    def apply(self, run: Run, strength: float, only: str | None = None) -> None:
+        """Rounds the weight of one layer (or all) in place of the model, for a scan; the share is one of 32 bits."""
+        from bigopt_plugins.compression._weights import network
+        from bigopt_plugins.compression.quantization._scan import rounded_alone
+
+        model, width = network(run, "quantization"), width_of(strength)
+        recipe, samples = self._recipe(), self._samples(run)
+        run.model = rounded_alone(model, samples, recipe, run.seed, only, width, run.options.ignore)
+
+    def scanned(self, run: Run, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Chooses the bits of each layer."""
+        from bigopt_plugins.compression._weights import network
+        from bigopt_plugins.compression.quantization._scan import choose, plan_of
+
+        if self.mixed is None:
+            return
+        model = network(run, "quantization")
+        plan = plan_of(model, self._samples(run), run.options.ignore)
+        chosen, facts = choose(model, plan, rows, self._recipe(), self.mixed)
+        self._widths = chosen.bits
+        run.report.table("mixed_precision", facts)
+        run.report.value("mixed_precision", {"bits": chosen.bits, "bytes": chosen.bytes, "estimated_drop": chosen.loss})
 
     def epochs(self, run: Run) -> int:
         """Those of any step for ``qat``; none otherwise, since ranges are read off the data."""
@@ -135,22 +209,23 @@ class Quantization(Part):
 
     def bits(self) -> tuple[int, int]:
         """Widths of weights and activations."""
-        return self.width, FLOAT if self.activation_width is None else self.activation_width
+        width = self.width if self.mixed is None else max(self.mixed.bits)
+        return width, FLOAT if self.activation_width is None else self.activation_width
 
     def _rounding(self, run: Run) -> QuantizedNetwork:
         """The model, calibrated, with everything that stays in float named."""
-        import torch
-
         from bigopt_plugins.compression._weights import network, tell_left
         from bigopt_plugins.compression.quantization._build import build
+        from bigopt_plugins.compression.quantization._options import Options, after, before
 
-        generator = torch.Generator().manual_seed(run.seed)
-        index = torch.randperm(len(run.data.train), generator=generator)[: self.samples]
-        model = network(run, "quantization")
-        samples = run.data.train.take(index).to(next(model.parameters()).device)
-        recipe = self._recipe(run)
-        built, notes = build(model, samples, recipe, run.seed, run.options.ignore)
-        for note in notes:
+        model, samples, recipe = network(run, "quantization"), self._samples(run), self._recipe()
+        options = Options(self.equalise, self.smoothquant, self.rounding, self.bias_correction)
+        notes = before(model, samples, options)
+        built, more = build(model, samples, recipe, run.seed, run.options.ignore)
+        widths = recipe.widths.values() or [recipe.bits]
+        if recipe.reduce_range and recipe.activation_bits is not None and 8 in widths:
+            notes.append("weights use 7 bits of 8, since products saturate on this processor")
+        for note in [*notes, *more, *after(built, samples, options)]:
             run.report.note(note)
         ignored = {name: reason for name, reason in built.plan.left.items() if "ignore" in reason}
         for name, reason in ignored.items():
@@ -160,13 +235,19 @@ class Quantization(Part):
             raise RequestError("quantization: the model has no layer whose weight could be rounded")
         return built
 
-    def _recipe(self, run: Run) -> Recipe:
+    def _samples(self, run: Run) -> Tensor:
+        """Training samples, on the model's device."""
+        import torch
+
+        generator = torch.Generator().manual_seed(run.seed)
+        index = torch.randperm(len(run.data.train), generator=generator)[: self.samples]
+        return run.data.train.take(index).to(next(run.model.parameters()).device)
+
+    def _recipe(self) -> Recipe:
         from bigopt_plugins.compression.quantization._build import Recipe
         from bigopt_plugins.compression.quantization._processor import saturates
 
         reduced = saturates() if self.reduce_range is None else self.reduce_range
-        if reduced and self.width == 8 and self.activation_width is not None:
-            run.report.note("weights use 7 bits of 8, since products saturate on this processor")
         return Recipe(
             bits=self.width,
             activation_bits=self.activation_width,
@@ -177,5 +258,6 @@ class Quantization(Part):
             reduce_range=reduced,
             calibration=self.calibration,
             percentile=self.percentile,
+            widths=self._widths,
             keep_norms=self.mode == "qat" and self.granularity != "per_tensor",
         )
