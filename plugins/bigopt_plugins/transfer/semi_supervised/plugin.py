@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -107,8 +108,7 @@ class SemiSupervised(Part):
         """Gathers the unlabelled samples, settles which labels validate, and makes an epoch pass the former once."""
         unlabelled = unlabelled_of(run, "semi_supervised")
         self._views = views_of(run.data, self.magnitude)
-        data = within_budget(run, self.selection, f"semi_supervised.{self.method}")
-        data.unlabelled = unlabelled
+        data = replace(within_budget(run, self.selection, f"semi_supervised.{self.method}"), unlabelled=unlabelled)
         run.data = one_pass(data, self.ratio, run.settings.trainer.batch_size)
 
     def modules(self, run: Run) -> dict[str, nn.Module]:
