@@ -293,7 +293,7 @@ def test_the_file_is_the_model_in_memory_and_runs_on_integers(tmp_path, case):
     counts = count_onnx(path, None)
     stored = {2: 2, 3: 4, 4: 4}.get(part.width, 8)
     integer = [layer for layer in counts.layers if layer.weight_bits < 32]
-    assert {layer.weight_bits for layer in integer} == {stored}
+    assert stored in {layer.weight_bits for layer in integer} <= {stored, 8}  # a few bytes are not worth packing
     assert part.bits()[0] == part.width
 
 

@@ -43,7 +43,7 @@ class Calls(TorchFunctionMode):
         """Names the call and hands it to :meth:`call`."""
         op = getattr(func, "__name__", "")
         if op == "__get__" or op.startswith("__set"):
-            return func(*args, **(kwargs or {}))
+            return self.attribute(func(*args, **(kwargs or {})), args)
         used = self.used(args, kwargs)
         if used:
             self._anchor = used[0]
@@ -55,6 +55,10 @@ class Calls(TorchFunctionMode):
         """Names of the parameters among the arguments."""
         given = [*args, *kwargs.values()] if kwargs else args
         return [self.names[id(value)] for value in given if id(value) in self.names]
+
+    def attribute(self, value: Any, args: Arguments) -> Any:
+        """An attribute of a tensor, such as its shape or its transpose."""
+        return value
 
     def call(self, key: str, op: str, func: Callable[..., Any], args: Arguments, kwargs: dict[str, Any]) -> Any:
         """Makes the call; what is returned takes the place of its result."""
@@ -109,6 +113,13 @@ class Survey(Calls):
             self._makers |= {id(result): position for result in results}
             self._alive.append((out, args, kwargs))  # ids are only unique while what they name is alive
         return out
+
+    def attribute(self, value: Any, args: Arguments) -> Any:
+        """A tensor's transpose has its maker."""
+        if isinstance(value, Tensor) and args and id(args[0]) in self._makers:
+            self._makers.setdefault(id(value), self._makers[id(args[0])])
+            self._alive.append(value)
+        return value
 
     def maker(self, tensor: Tensor) -> int:
         """Position of the call that made a tensor."""

@@ -20,17 +20,18 @@ class Grid:
         low: least integer.
         high: largest integer.
         symmetric: whether zero always is the integer 0.
+        free: bits of the integers' type that are left free for sums.
     """
 
     low: int
     high: int
     symmetric: bool
+    free: int = 0
 
     @property
     def bits(self) -> int:
-        """Width of the integers; a grid that leaves a bit of eight free for sums still takes eight."""
-        width = (self.high - self.low).bit_length()
-        return 8 if width == 7 and self.high == 63 and self.symmetric else width
+        """Width of the integers, with what is left free."""
+        return (self.high - self.low).bit_length() + self.free
 
     def steps(self, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
         """Step and zero point of ranges that contain 0 (both of the shape of ``low``); a range of nothing gets 1."""
@@ -46,9 +47,9 @@ class Grid:
 def weight_grid(bits: int, symmetric: bool, reduce_range: bool = False) -> Grid:
     """Signed integers; symmetric ones of 8 bits leave out −128, and with ``reduce_range`` they use 7 of their bits."""
     if bits == 8 and symmetric:
-        return Grid(-63, 63, True) if reduce_range else Grid(-127, 127, True)
+        return Grid(-63, 63, True, free=1) if reduce_range else Grid(-127, 127, True)
     if bits == 8 and reduce_range:
-        return Grid(-64, 63, False)
+        return Grid(-64, 63, False, free=1)
     return Grid(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, symmetric)
 
 

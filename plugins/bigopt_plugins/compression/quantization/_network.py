@@ -137,6 +137,8 @@ class Rounding(Calls):
             x = self._rounded_dynamically(x)
         if self.network.state != "integers":
             return func(x, quantizer(weight), *args[2:], **kwargs)
+        given = self.network.activation_quantizer(layer.input) if layer.picked and layer.input is not None else None
+        x = given.as_integers(x) if given is not None else x  # the same integers, next to the layer
         weight = quantizer.dequantized()
         if not quantizer.transpose:
             return func(x, weight, *args[2:], **kwargs)

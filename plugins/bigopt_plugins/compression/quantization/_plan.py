@@ -22,8 +22,10 @@ CLIPPING = ("relu", "relu_", "relu6", "hardtanh", "hardtanh_")
 ADDING = ("add", "add_", "__add__", "__iadd__", "mul", "mul_", "cat")
 SAME_VALUES = (
     "max_pool1d max_pool2d view reshape flatten permute transpose t squeeze unsqueeze contiguous dropout dropout1d "
-    "dropout2d feature_dropout alpha_dropout chunk split unbind expand clone to float __getitem__ movedim unflatten"
+    "dropout2d feature_dropout alpha_dropout expand clone to float movedim unflatten"
 ).split()
+PICKING = ("__getitem__", "chunk", "split", "unbind", "select", "narrow")
+"""Operators that give some of the values as they are, and that runtimes do not move integers through."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Layer:
         input: key of the call that makes its input; None where that is no number (embeddings).
         width: dimensions of the input.
         first: whether its input is the network's.
+        picked: whether its input is only some of what that call makes.
     """
 
     name: str
@@ -45,6 +48,7 @@ class Layer:
     input: str | None
     width: int
     first: bool
+    picked: bool = False
 
     @property
     def weight(self) -> str:
@@ -94,6 +98,7 @@ def make_plan(model: nn.Module, calls: Sequence[Call], output: int, ignore: Sequ
             calls[source].key if source is not None else None,
             call.args[0].ndim,
             source is not None and graph.raw(source),
+            source is not None and graph.picks(call.sources[0]),
         )
         if source is not None:
             graph.round(source)
@@ -121,9 +126,16 @@ class _Graph:
 
     def origin(self, position: int) -> int:
         """The call behind operators that only rearrange its values, or pick some."""
-        while self.calls[position].op in SAME_VALUES and self.calls[position].sources:
+        while self.calls[position].op in (*SAME_VALUES, *PICKING) and self.calls[position].sources:
             position = self.calls[position].sources[0]
         return position
+
+    def picks(self, position: int) -> bool:
+        """Whether one of these operators picks some."""
+        origin = self.origin(position)
+        while position != origin and self.calls[position].op not in PICKING:
+            position = self.calls[position].sources[0]
+        return position != origin
 
     def raw(self, position: int) -> bool:
         """Whether a value is the network's input, at most normalised."""
