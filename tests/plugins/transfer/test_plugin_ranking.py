@@ -32,8 +32,8 @@ def test_logme_is_the_maximum_of_the_evidence_over_both_precisions():
     best = []
     for label in range(3):
         target = (y == label).double()
-        grid = [10 ** (k / 40) for k in range(-80, 121)]
-        best.append(max(float(evidence(x, target, a, b)) for a in grid[::4] for b in grid[::4]))
+        grid = [10 ** (k / 8) for k in range(-6, 15)]
+        best.append(max(float(evidence(x, target, a, b)) for a in grid for b in grid))
     value = logme(x, y)
     assert value >= sum(best) / 3 / len(y) - 1e-9
     assert value - sum(best) / 3 / len(y) < 2e-3
