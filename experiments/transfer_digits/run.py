@@ -25,6 +25,7 @@ from bigopt import registry
 from bigopt.pipeline.build import Builder
 from bigopt.pipeline.relay import Relay
 from bigopt.train import Fitter, predict, seed_all
+from bigopt.vocabulary.batch import Batch
 from bigopt.vocabulary.data import Data
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.objective import Monitor
@@ -39,12 +40,13 @@ from bigopt_plugins.transfer.domain_adaptation.plugin import WEIGHTS, DomainAdap
 
 HERE = Path(__file__).parent
 SPLITS = 10
-EPOCHS = {"full": 12, "tail": 16}
+EPOCHS = {"full": 10, "tail": 16}
 IMBALANCE = 50.0
+BATCH = 256
 WEIGHTED = ("dann", "cdan", "dan", "deep_coral", "mcc", "shot")
 METHODS = ("source_only", "adabn", *WEIGHTED)
 TAIL: dict[str, tuple[str, dict[str, str]]] = {
-    **{method: (method, {}) for method in METHODS if method != "cdan"},
+    **{method: (method, {}) for method in ("source_only", "dan", "mcc", "shot")},
     **{f"{method} + balanced": (method, {"sampling": "balanced"}) for method in ("source_only", "dan", "mcc", "shot")},
     **{f"{method} + bbse": (method, {"label_shift": "bbse"}) for method in ("source_only", "mcc")},
 }
@@ -62,21 +64,23 @@ T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9
 
 
 class SmallCNN(nn.Module):
-    """Two strided convolutions and one hidden layer, all with batch norm; 13,818 parameters on 8×8 images."""
+    """Three convolutions with batch norm, pooled twice; 9,694 parameters on 8×8 images."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(16),
+            nn.Conv2d(1, 12, 3, padding=1, bias=False),
+            nn.BatchNorm2d(12),
             nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2, padding=1, bias=False),
-            nn.BatchNorm2d(32),
+            nn.MaxPool2d(2),
+            nn.Conv2d(12, 24, 3, padding=1, bias=False),
+            nn.BatchNorm2d(24),
+            nn.ReLU(),
+            nn.MaxPool2d(2),
+            nn.Conv2d(24, 64, 2, bias=False),
+            nn.BatchNorm2d(64),
             nn.ReLU(),
             nn.Flatten(),
-            nn.Linear(128, 64, bias=False),
-            nn.BatchNorm1d(64),
-            nn.ReLU(),
         )
         self.head = nn.Linear(64, 10)
 
@@ -104,6 +108,21 @@ class Small(Builder):
         """A fresh network, whatever is asked for."""
         seed_all(self.seed, 0)
         return Network.for_data(SmallCNN(), data)
+
+
+class Shift(Part):
+    """Moves every training image by up to one pixel: MNIST's digits sit less exactly than the target's."""
+
+    def batch(self, run: Run, batch: Batch) -> Batch:
+        """The batch with its images moved; what leaves the image is lost, zeros come in."""
+        padded = torch.nn.functional.pad(batch.x, (1, 1, 1, 1))
+        place = torch.randint(9, (len(batch.x),))
+        moved = torch.empty_like(batch.x)
+        height, width = batch.x.shape[2:]
+        for way in range(9):
+            rows, (down, right) = place == way, divmod(way, 3)
+            moved[rows] = padded[rows, :, down : down + height, right : right + width]
+        return batch.with_(x=moved)
 
 
 class Watch(Part):
@@ -150,8 +169,10 @@ class Watch(Part):
 
 def settings(epochs: int) -> Settings:
     return Settings(
-        trainer=Trainer(max_epochs=epochs, precision="fp32", compile="off", channels_last="off", accelerator="cpu"),
-        optimizer=Optimizer(lr=3e-3),
+        trainer=Trainer(
+            max_epochs=epochs, batch_size=BATCH, precision="fp32", compile="off", channels_last="off", accelerator="cpu"
+        ),
+        optimizer=Optimizer(lr=5e-3),
         scheduler=Scheduler(warmup=0.1),
         extra={"model": {"name": "mlp"}, "dataset": {"name": "digits"}},
     )
@@ -177,7 +198,7 @@ def start(split: int, epochs: int, folder: str) -> tuple[Run, Any]:
 
 def adapt(split: int, source: str, method: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """One training; the test split is read once for each choice of the epoch, after all choices are made."""
-    began = time.perf_counter()
+    began = time.process_time()
     with tempfile.TemporaryDirectory() as folder:
         run, fit = start(split, EPOCHS[source], folder)
         spec: dict[str, Any] = {"dataset": {"name": "mnist5k", "size": 8}}
@@ -187,7 +208,7 @@ def adapt(split: int, source: str, method: str, arguments: Mapping[str, Any]) ->
         watch = Watch(part)
         run.parts = [part]
         part.prepare(run, fit)
-        fit(run, name="baseline", parts=[part, watch])
+        fit(run, name="baseline", parts=[part, Shift(), watch])
         places = {choice: watch.chosen(choice) for choice in CHOICES}
         result: dict[str, Any] = {"method": method, **arguments}
         result["chosen"] = {choice: watch.epochs[place] for choice, place in places.items()}
@@ -198,7 +219,11 @@ def adapt(split: int, source: str, method: str, arguments: Mapping[str, Any]) ->
             right[place] = (predict(run.model, test).argmax(1) == test.y).double().mean().item()
         result["test"] = {choice: right[place] for choice, place in places.items()}
         result["terms"] = {name: value for name, value in run.history[-1].epochs[-1].items() if "seconds" not in name}
-    result["seconds"] = time.perf_counter() - began
+    result["seconds"] = time.process_time() - began
+    shown = ", ".join(f"{choice} {value:.3f}" for choice, value in result["test"].items())
+    print(
+        f"  {source} {split} {method} {' '.join(arguments.values())} ({result['seconds']:.1f} s): {shown}", flush=True
+    )
     return result
 
 
@@ -206,7 +231,7 @@ def supervised(split: int) -> dict[str, Any]:
     """The same net on the target's own labels, its epoch chosen on the target's validation split."""
     with tempfile.TemporaryDirectory() as folder:
         run, fit = start(split, 3 * EPOCHS["full"], folder)
-        fit(run, name="baseline")
+        fit(run, name="baseline", parts=[Shift()])
         test = run.data.read_test()
         right = (predict(run.model, test).argmax(1) == test.y).double().mean().item()
     return {"method": "target_supervised", "test": dict.fromkeys(CHOICES, right)}
@@ -295,8 +320,7 @@ def main() -> None:
             found["summary"][source] = summary(known)
             file.write_text(json.dumps(found, indent=1) + "\n")
             (given.out / "table.md").write_text(table(found))
-            shown = ", ".join(f"{name} {one['test'][DEFAULT]:.3f}" for name, one in known[str(split)].items())
-            print(f"{source} split {split} ({time.perf_counter() - began:.0f} s): {shown}", flush=True)
+            print(f"{source} split {split}: {time.perf_counter() - began:.0f} s", flush=True)
     print(table(found))
 
 

@@ -23,7 +23,7 @@ from bigopt_plugins.transfer._source import align, class_names, resolve
 from bigopt_plugins.transfer.domain_adaptation import _adabn, _bbse, _domains, _judging, _shot
 from bigopt_plugins.transfer.domain_adaptation._cdan import ConditionalDiscriminator, cdan
 from bigopt_plugins.transfer.domain_adaptation._dan import dan
-from bigopt_plugins.transfer.domain_adaptation._dann import Discriminator, dann
+from bigopt_plugins.transfer.domain_adaptation._dann import Discriminator, dann, ramp
 from bigopt_plugins.transfer.domain_adaptation._deep_coral import deep_coral
 from bigopt_plugins.transfer.domain_adaptation._mcc import mcc
 from bigopt_plugins.transfer.domain_adaptation._snd import soft_neighbourhood_density
@@ -62,7 +62,9 @@ class DomainAdaptation(Part):
             source is made long-tailed, its first class so many times as frequent as its last).
         source_epochs: passes over the source alone before; null means ``trainer.max_epochs`` where the method
             starts from a source model (``shot``, ``label_shift=bbse``), else 0.
-        weight: of the method's terms; null takes the method's own.
+        weight: of the method's terms; null takes the method's own. All but those of ``shot`` grow over a fit as the
+            reversal's strength does (Ganin et al. 2016, section 5.2.2), since features that tell no classes apart yet
+            must not be aligned.
         sampling: ``balanced`` draws every source class as often.
         label_shift: ``bbse`` weighs source classes by their frequency in the target, as black-box shift
             estimation finds it (Lipton et al. 2018).
@@ -259,7 +261,7 @@ class DomainAdaptation(Part):
                 assert self._discriminator is not None
                 terms["domain"] = weight * ADVERSARIES[self.method](step, self._discriminator)
             else:
-                terms[self.method] = weight * STATISTICS[self.method](step)
+                terms[self.method] = weight * ramp(self._progress) * STATISTICS[self.method](step)
         if self._class_weights is not None and self.method != "shot":
             terms["task"] = self._weighted(run, batch, output)
         return terms
@@ -283,7 +285,7 @@ class DomainAdaptation(Part):
         from bigopt_plugins.transfer.domain_adaptation import _callbacks
 
         made: list[Any] = []
-        if self.method in ADVERSARIES:
+        if self.method in ADVERSARIES or self.method in STATISTICS:
             made.append(_callbacks.Progress(self._tell))
         if self.method == "adabn":
             made.append(_callbacks.AdaptStatistics(lambda: self._adapt(run)))
