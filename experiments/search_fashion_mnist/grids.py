@@ -44,12 +44,13 @@ def path(dataset: str) -> Path:
 
 
 def load(dataset: str) -> list[dict[str, Any]]:
-    """The recorded lines; a torn last one is left out."""
+    """The recorded lines, each configuration once; a torn last one is left out."""
     lines = path(dataset).read_text().splitlines() if path(dataset).is_file() else []
-    found = []
+    found: dict[str, dict[str, Any]] = {}
     for line in lines:
         try:
-            found.append(json.loads(line))
+            read = json.loads(line)
         except json.JSONDecodeError:
             continue
-    return found
+        found.setdefault(json.dumps(read["config"], sort_keys=True), read)
+    return list(found.values())
