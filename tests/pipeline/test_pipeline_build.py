@@ -59,5 +59,5 @@ def test_changes_are_repeated_by_plugins_of_their_kind(folder, tmp_path):
     x = data.val.take(torch.arange(5))
     assert torch.equal(rebuilt.eval()(x), model.eval()(x))
     save_structure(model, SPEC, [{**change, "kind": "datasets"}], tmp_path / "wrong")
-    with pytest.raises(RequestError, match="the kind 'datasets', which repeats no changes"):
+    with pytest.raises(RequestError, match="names 'datasets', which is no kind of plugin that changes"):
         load_structure(tmp_path / "wrong", lambda spec: builder.model(spec, data))
