@@ -9,16 +9,17 @@ import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING, Any
 
 from bigopt.cli.outcome import FAILED, WRONG, Outcome
-from bigopt.config import Checked, check
-from bigopt.config._job import task_lines
 from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL
 from bigopt.store.redaction import redact
 from bigopt.vocabulary.errors import BigoptError, Interrupted, Paused, Pruned, RequestError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from bigopt.config import Checked
 
 _FOLDER_TROUBLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EFBIG}
 
@@ -39,6 +40,8 @@ class Job:
         """Runs the job; only an interruption goes through, as ``SystemExit``, since it ends the sweep too."""
         from hydra.core.hydra_config import HydraConfig
         from hydra.types import RunMode
+
+        from bigopt.config._job import task_lines
 
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
@@ -82,6 +85,8 @@ def prepare(cfg: DictConfig, lines: Sequence[str], plain: DictConfig | None = No
     Raises:
         RequestError: everything that is wrong with it.
     """
+    from bigopt.config import check
+
     checked = check(cfg, composed=True)
     if checked.resume is None or plain is None:
         return checked

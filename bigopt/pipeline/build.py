@@ -89,6 +89,28 @@ class Builder:
             )
         return network
 
+    def fetch(self, uri: str, into: Path, *, onnx: bool = False) -> Path:
+        """Files of the tracking store: a model's weights, with their structure if they have one, or its ONNX file.
+
+        Args:
+            uri: ``runs:/…`` or ``models:/…``.
+            into: an existing folder for the files.
+            onnx: whether the ONNX file is wanted.
+
+        Returns:
+            a file, or a folder with ``structure.json``.
+
+        Raises:
+            RequestError: no such store, run or model, or nothing of that kind there.
+        """
+        if onnx:
+            from bigopt.tracking.fetch import fetch_onnx
+
+            return fetch_onnx(uri, into, self.tracking_uri)
+        from bigopt.pipeline.remote import fetch
+
+        return fetch(uri, into, self.tracking_uri)
+
     def _from_folder(self, folder: Path, data: Data, path: str, new_head: bool) -> nn.Module:
         """The model that a run left in its folder, its structure replayed."""
         from bigopt.pipeline.structure import load_structure

@@ -63,6 +63,10 @@ class Builder(Protocol):
         """A dataset by its plugin's name, by a mapping with ``name`` and arguments, or that of a run folder."""
         ...
 
+    def fetch(self, uri: str, into: Path, *, onnx: bool = False) -> Path:
+        """Files behind ``runs:/…`` or ``models:/…``: the weights, or the ONNX file; a file or a folder in ``into``."""
+        ...
+
 
 class Reporter(Protocol):
     """Where a Part leaves figures, tables and pictures for the report."""

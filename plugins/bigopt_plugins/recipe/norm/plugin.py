@@ -57,8 +57,6 @@ class Norm(Part):
 
     def prepare(self, run: Run, fit: Fit) -> None:
         """Changes the layers, and says how many."""
-        from bigopt.pipeline.structure import record
-
         model = run.model
         entry: dict[str, Any] | None = None
         if self.kind in ("insert", "remove"):
@@ -80,7 +78,7 @@ class Norm(Part):
                 run.report.note(f"norm: nothing to {self.kind}: the model has no layer for it")
             else:
                 self.replay(model, entry)
-                record(model, [entry])
+                model.changes.append(entry)
                 run.report.note(f"norm: {self.kind} changed {len(entry['layers'])} layers")
         self._set(model)
 

@@ -91,14 +91,10 @@ def tracked(run: Run, uri: str, layers: bool) -> nn.Module:
     Raises:
         RequestError: nothing there that can be loaded safely.
     """
-    from bigopt.pipeline.remote import fetch
-    from bigopt.tracking.fetch import fetch_onnx
-
-    store = run.settings.tracking.uri
     with TemporaryDirectory(prefix="bigopt-teacher-") as folder:
         if not layers:
-            return onnx_file(fetch_onnx(uri, Path(folder), store), uri)
-        found = fetch(uri, Path(folder), store)
+            return onnx_file(run.build.fetch(uri, Path(folder), onnx=True), uri)
+        found = run.build.fetch(uri, Path(folder))
         if not (found / "structure.json").is_file():
             raise RequestError(
                 f"transfer.teacher: {uri} has no structure.json, so its layers cannot be had; distil its answers only, "
