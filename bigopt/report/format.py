@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 NONE = "–"
-_SHARES = ("accuracy", "macro_f1", "worst_class")
+_SHARES = ("accuracy", "agreement", "macro_f1", "worst_class")
 _UNITS = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K"))
 
 

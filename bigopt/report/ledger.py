@@ -209,6 +209,7 @@ class Ledger(Notebook):
             "seed": self._judge.seed,
             "environment": self.environment,
             "objective": dict(self.settings.objective),
+            "drop_metric": self.monitor.metric,
             "n_val": len(data.val),
             "stages": [asdict(stage) for stage in self.stages],
             "control": self._control and self._judge.against_control(self.stages, self._control),

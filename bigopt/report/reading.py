@@ -10,7 +10,7 @@ from bigopt.report import format as show
 
 def first_objective(report: Mapping[str, Any]) -> str:
     """The metric that drops are measured by."""
-    return next(iter(report["objective"]), "val/loss")
+    return report.get("drop_metric") or next(iter(report["objective"]), "val/loss")
 
 
 def control_name(report: Mapping[str, Any]) -> str | None:
@@ -52,7 +52,7 @@ def control_line(report: Mapping[str, Any]) -> str | None:
 def test_line(report: Mapping[str, Any]) -> str | None:
     """What the test split says, and how often it was read; None inside a sweep's trials."""
     test = report.get("test")
-    metric = first_objective(report).replace("val/", "test/", 1)
+    metric = next(iter(report["objective"]), "val/loss").replace("val/", "test/", 1)
     if not test:
         return None
     reads = f"test split read {test['test_reads']}×"

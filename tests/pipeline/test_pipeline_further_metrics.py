@@ -10,6 +10,9 @@ from train.train_fakes import data, linear, make_run
 from bigopt.measure.stage import measure_stage
 from bigopt.pipeline.driver import score
 from bigopt.report import Ledger
+from bigopt.report.format import drop_text
+from bigopt.report.reading import first_objective
+from bigopt.report.reading import test_line as line_of_the_test
 from bigopt.train import Fitter
 from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.part import Part
@@ -82,3 +85,15 @@ def test_the_test_split_is_judged_by_the_objective_where_the_monitor_needs_no_la
     section = ledger.test(right, wrong, y)
     assert section["drop"] == pytest.approx(0.25)
     assert section["drop_interval"] is not None
+
+
+def test_drops_by_a_label_free_monitor_are_called_so(tmp_path):
+    known = data()
+    ledger = Ledger(Path(tmp_path), settings=Settings(), data=known, task=Task.of(known.schema))
+    assert ledger.report()["drop_metric"] == "val/accuracy"
+    ledger.monitor = Monitor("target/agreement", "max")
+    report = ledger.report()
+    assert first_objective(report) == "target/agreement"
+    assert drop_text("target/agreement", 0.125) == "12.5 points"
+    ledger.test(torch.eye(3), torch.eye(3), torch.arange(3))
+    assert line_of_the_test(ledger.report()).startswith("test/accuracy: 100.0% → 100.0%")

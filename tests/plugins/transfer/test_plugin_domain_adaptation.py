@@ -153,6 +153,13 @@ def test_a_batch_is_source_then_target_without_labels(tmp_path):
     assert all(tuple(row.flatten().tolist()) in pool for row in batch.x[16:])
 
 
+@pytest.mark.parametrize("method", ["source_only", "adabn"])
+def test_what_has_no_term_trains_on_the_source_alone(tmp_path, method):
+    run, part, _ = started(tmp_path, method=method)
+    batch, _, terms, _ = one_step(run, part)
+    assert len(batch.x) == 16 and not batch.rows(Role.TARGET).any() and terms == {}
+
+
 def test_few_labels_of_the_target_are_trained_on_where_the_dataset_leaves_few(tmp_path):
     target = replace(named(data(train=6, image=True)), unlabelled=Sealed(tensors(30, 9, image=True).x))
     run = make_run(tmp_path, net(), target, max_epochs=1)

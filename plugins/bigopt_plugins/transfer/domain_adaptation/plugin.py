@@ -19,13 +19,15 @@ from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import INPUT, Run
 from bigopt_plugins.transfer._layers import head_name
-from bigopt_plugins.transfer._source import align, class_names, resolve
+from bigopt_plugins.transfer._source import class_names, resolve
 from bigopt_plugins.transfer.domain_adaptation import _adabn, _bbse, _domains, _judging, _shot
 from bigopt_plugins.transfer.domain_adaptation._cdan import ConditionalDiscriminator, cdan
 from bigopt_plugins.transfer.domain_adaptation._dan import dan
 from bigopt_plugins.transfer.domain_adaptation._dann import Discriminator, dann, ramp
 from bigopt_plugins.transfer.domain_adaptation._deep_coral import deep_coral
+from bigopt_plugins.transfer.domain_adaptation._fitting import fitting, normalise, take_over
 from bigopt_plugins.transfer.domain_adaptation._mcc import mcc
+from bigopt_plugins.transfer.domain_adaptation._sampling import Balanced, drawn_anew
 from bigopt_plugins.transfer.domain_adaptation._snd import soft_neighbourhood_density
 from bigopt_plugins.transfer.domain_adaptation._step import Step
 
@@ -136,7 +138,7 @@ class DomainAdaptation(Part):
             raise RequestError("transfer.method: adabn needs a model with batch norm, and this one has none")
         spec, imbalance = _domains.split_spec(self.source)
         found = resolve(run, fit, spec, epochs=self.source_epochs, trained=False)
-        data = _fitting(found.data, target, self.label_map)
+        data = fitting(found.data, target, self.label_map)
         if imbalance > 1:
             data = _domains.long_tailed(data, imbalance, run.seed)
         labelled = self._uses_labels(run, target)
@@ -151,9 +153,9 @@ class DomainAdaptation(Part):
                     f"transfer.source: the model in {found.folder} has its classes in another order than "
                     f"{target.name}: {', '.join(found.classes)}; name its dataset as the source instead"
                 )
-            _take_over(run.model, found.model, found.folder)
+            take_over(run.model, found.model, found.folder)
         elif not run.settings.extra.get("model", {}).get("weights"):
-            _normalise(run.model, run.data)
+            normalise(run.model, run.data)
         self._train_source(run, fit, found.folder is not None)
         if self.method == "shot":
             run.model.get_submodule(self._head).requires_grad_(False)
@@ -177,7 +179,7 @@ class DomainAdaptation(Part):
         if epochs:
             if self.method == "shot":
                 alone.task = replace(run.task, label_smoothing=max(run.task.label_smoothing, _shot.SMOOTHING))
-            fit(alone, epochs, name="source", parts=[_balanced(self._balance)], share=True)
+            fit(alone, epochs, name="source", parts=[Balanced(self._balance)], share=True)
             run.history += alone.history
             run.model.load_state_dict(alone.model.state_dict())
         if self.label_shift == "bbse":
@@ -219,31 +221,36 @@ class DomainAdaptation(Part):
         return [self._head + INPUT] if isinstance(run.model, Network) else []
 
     def batch(self, run: Run, batch: Batch) -> Batch:
-        """Source rows, then labelled target rows where there are some, then as many target rows without labels."""
+        """Source rows, then labelled target rows where there are some, then as many target rows without labels.
+
+        Methods without a term see no target rows, so that batch norm does not see them either.
+        """
         known = self._target
         assert known is not None, "prepare was not called"
-        count = len(batch.x)
+        count, device = len(batch.x), batch.x.device
         if self._balance is not None:
-            index = self._balance.draw(count)
-            taken = run.data.train.take(index).to(batch.x.device)
-            batch = Batch(taken, run.data.train.y[index].to(batch.x.device), index.to(batch.x.device))
-        source = self.method != "shot"
-        x, y = ([batch.x], [batch.y]) if source else ([], [])
-        index, role = ([batch.index], [torch.full((count,), int(Role.LABELLED))]) if source else ([], [])
-        device = batch.x.device
+            batch = drawn_anew(run.data.train, self._balance, batch)
+        x: list[Tensor] = []
+        y: list[Tensor] = []
+        index: list[Tensor] = []
+        role: list[Tensor] = []
+        if self.method != "shot":
+            assert batch.y is not None
+            x, y, index = [batch.x], [batch.y], [batch.index]
+            role = [torch.full((count,), int(Role.LABELLED))]
         if known.few is not None:
             rows = _domains.drawn(len(known.few), min(count, len(known.few)))
             x.append(known.few.take(rows).to(device))
             y.append(known.few.y[rows].to(device))
             index.append(torch.full((len(rows),), -1, device=device))
             role.append(torch.full((len(rows),), int(Role.LABELLED)))
-        rows = self._rows = _domains.drawn(len(known.pool), count)
-        x.append(known.pool.take(rows).to(device))
-        y.append(torch.full((count,), -1, device=device))
-        index.append(torch.full((count,), -1, device=device))
-        role.append(torch.full((count,), int(Role.TARGET)))
-        labels = torch.cat([part for part in y if part is not None])
-        return Batch(torch.cat(x), labels, torch.cat(index), torch.cat(role).to(device))
+        if self.method in WEIGHTS:
+            rows = self._rows = _domains.drawn(len(known.pool), count)
+            x.append(known.pool.take(rows).to(device))
+            y.append(torch.full((count,), -1, device=device))
+            index.append(torch.full((count,), -1, device=device))
+            role.append(torch.full((count,), int(Role.TARGET)))
+        return Batch(torch.cat(x), torch.cat(y), torch.cat(index), torch.cat(role).to(device))
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The method's terms, and the task loss where classes are weighed."""
@@ -343,60 +350,3 @@ class DomainAdaptation(Part):
         run.monitor = AGREEMENT
         if self.oracle:
             run.report.note("oracle/accuracy reads the target's validation labels; nothing is selected by it")
-
-
-class _Balanced(Part):
-    """Draws every class as often while the source model is trained alone."""
-
-    def __init__(self, balanced: bool) -> None:
-        self.balanced = balanced
-        self._balance: _domains.Balance | None = None
-
-    def batch(self, run: Run, batch: Batch) -> Batch:
-        if self._balance is None:
-            return batch
-        index = self._balance.draw(len(batch.x))
-        device = batch.x.device
-        return Batch(run.data.train.take(index).to(device), run.data.train.y[index].to(device), index.to(device))
-
-
-def _balanced(balance: _domains.Balance | None) -> _Balanced:
-    part = _Balanced(balance is not None)
-    part._balance = balance
-    return part
-
-
-def _fitting(source: Data, target: Data, label_map: Mapping[str, str] | None) -> Data:
-    """The source with the target's classes in the target's order.
-
-    Raises:
-        RequestError: inputs of another kind or shape, or other classes.
-    """
-    ours, theirs = source.schema, target.schema
-    if (ours.kind, ours.shape) != (theirs.kind, theirs.shape):
-        raise RequestError(
-            f"transfer.source: the inputs differ: {source.name} gives {ours.kind} {ours.shape}, "
-            f"{target.name} {theirs.kind} {theirs.shape}"
-        )
-    place = align(class_names(source), class_names(target), label_map)
-    return _domains.relabelled(source, place, theirs.class_names)
-
-
-def _take_over(model: nn.Module, source: nn.Module, folder: str) -> None:
-    """Weights and normalisation of an earlier run's model.
-
-    Raises:
-        RequestError: it is another model than this run's.
-    """
-    own, theirs = model.state_dict(), source.state_dict()
-    if {name: value.shape for name, value in own.items()} != {name: value.shape for name, value in theirs.items()}:
-        raise RequestError(
-            f"transfer.source: the model in {folder} has other layers than this run's; choose that model with model=…"
-        )
-    model.load_state_dict(theirs)
-
-
-def _normalise(model: nn.Module, data: Data) -> None:
-    """Gives the network the source's input normalisation."""
-    if isinstance(model, Network):
-        model.normalize = Network.for_data(model.net, data).normalize
