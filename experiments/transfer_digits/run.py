@@ -14,7 +14,8 @@ import math
 import statistics
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -237,11 +238,16 @@ def supervised(split: int) -> dict[str, Any]:
     return {"method": "target_supervised", "test": dict.fromkeys(CHOICES, right)}
 
 
-def one_split(split: int, source: str) -> dict[str, Any]:
-    """Every method on one split of the target and the source."""
+def jobs(source: str) -> dict[str, Callable[[int], dict[str, Any]]]:
+    """What is trained on every split, by its row's name."""
     if source == "tail":
-        return {name: adapt(split, source, method, more) for name, (method, more) in TAIL.items()}
-    return {**{name: adapt(split, source, name, {}) for name in METHODS}, "target_supervised": supervised(split)}
+        return {
+            name: partial(adapt, source=source, method=method, arguments=more) for name, (method, more) in TAIL.items()
+        }
+    plain: dict[str, Callable[[int], dict[str, Any]]] = {
+        name: partial(adapt, source=source, method=name, arguments={}) for name in METHODS
+    }
+    return {**plain, "target_supervised": supervised}
 
 
 def difference(ours: list[float], theirs: list[float]) -> dict[str, Any]:
@@ -249,7 +255,7 @@ def difference(ours: list[float], theirs: list[float]) -> dict[str, Any]:
     gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
     mean = statistics.mean(gaps)
     half = T_95[len(gaps)] * statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
-    return {"mean": mean, "interval": [mean - half, mean + half], "wins": sum(gap > 0 for gap in gaps)}
+    return {"mean": mean, "interval": [mean - half, mean + half], "wins": sum(gap > 0 for gap in gaps), "gaps": gaps}
 
 
 def summary(splits: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,7 +290,7 @@ def table(found: Mapping[str, Any]) -> str:
     lines = []
     titles = {"full": "mnist5k → digits", "tail": f"long-tailed mnist5k ({IMBALANCE:g}:1) → digits"}
     for source, rows in found["summary"].items():
-        count = len(found["splits"][source])
+        count = len(row["over_source_only"]["snd"]["gaps"]) if (row := rows.get("source_only")) else 0
         lines += [f"## {titles[source]}, {count} splits", ""]
         lines += [
             "| method | epoch by source | by information | by SND | by DEV | last | over source-only | better in |"
@@ -311,16 +317,16 @@ def main() -> None:
     if found.get("config") != config:
         found = {"config": config, "splits": {}, "summary": {}}
     for source in EPOCHS:
-        known = found["splits"].setdefault(source, {})
+        known, work = found["splits"].setdefault(source, {}), jobs(source)
         for split in range(given.splits):
-            if str(split) in known:
-                continue
-            began = time.perf_counter()
-            known[str(split)] = one_split(split, source)
-            found["summary"][source] = summary(known)
+            done = known.setdefault(str(split), {})
+            for name in [name for name in work if name not in done]:
+                done[name] = work[name](split)
+                file.write_text(json.dumps(found, indent=1) + "\n")
+            complete = {key: one for key, one in known.items() if len(one) == len(work)}
+            found["summary"][source] = summary(complete)
             file.write_text(json.dumps(found, indent=1) + "\n")
             (given.out / "table.md").write_text(table(found))
-            print(f"{source} split {split}: {time.perf_counter() - began:.0f} s", flush=True)
     print(table(found))
 
 
