@@ -53,7 +53,7 @@ class Edit:
         if value is not None:
             return numpy_helper.to_array(value.t)
         number = next((item for item in node.attribute if item.name == "value_float"), None)
-        return np.float32(number.f) if number is not None else None
+        return np.array(number.f, np.float32) if number is not None else None
 
     def store(self, array: np.ndarray, name: str | None = None) -> str:
         """Adds a value, or replaces one."""

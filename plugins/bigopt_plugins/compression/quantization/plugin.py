@@ -183,8 +183,9 @@ class Quantization(Part):
     def prepare(self, run: Run, fit: Fit) -> None:
         """For ``qat``, puts a network that rounds in the place of the model."""
         if self.mode == "qat":
-            run.model = self._rounding(run)
-            run.model.requires_grad_learned()
+            network = self._rounding(run)
+            network.requires_grad_learned()
+            run.model = network
 
     def finish(self, run: Run, fit: Fit) -> None:
         """Calibrates on training samples, unless that is done, and converts the model to a graph of integers."""
