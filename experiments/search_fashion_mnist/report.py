@@ -50,7 +50,7 @@ def summary(table: Table, found: dict[str, Any]) -> dict[str, Any]:
             "mean_epochs": float(numpy.mean(epochs)),
             "seconds": float(numpy.median(seconds)),
             "never": sum(hit is None for hit in hits),
-            "regret": float(top - numpy.mean([run["steps"][-1][2] for run in runs])),
+            "regret": max(0.0, round(float(top - numpy.mean([run["steps"][-1][2] for run in runs])), 6)),
         }
     whole = FULL_TRAININGS * table.full
     return {
