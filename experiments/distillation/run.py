@@ -23,7 +23,7 @@ from typing import Any
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
-CACHE = Path(os.environ.get("BIGOPT_EXPERIMENT_CACHE", HERE / ".cache"))
+CACHE = Path(os.environ.get("BIGOPT_EXPERIMENT_CACHE", ".bigopt/cache"))
 
 DATA = {"limit": 5000}
 LARGE = {"name": "resnet", "depth": (1, 1, 1), "width": 8}

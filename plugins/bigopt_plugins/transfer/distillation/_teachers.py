@@ -97,8 +97,6 @@ def _one(
         history = fit(fork, epochs, name="teacher" if number == 0 else f"teacher-{number + 1}", share=True, **options)
         for part in fork.parts:
             part.finish(fork, fit)
-        run.history += fork.history
-        run.history += fork.history
         passes = len(history.epochs)
         run.report.note(f"distillation: {_shown(spec, number)} trained, best epoch {history.best_epoch}")
     ready = fork.model.eval().requires_grad_(False)
