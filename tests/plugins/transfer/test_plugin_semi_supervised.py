@@ -244,6 +244,15 @@ def test_unlabelled_rows_follow_the_labelled_ones_with_fillers_for_labels(method
     assert (far > 3 * near) if method == "fixmatch" else (0.5 < (far / near).item() < 2)
 
 
+def test_labelled_rows_may_take_the_strong_view(tmp_path):
+    moved = {}
+    for view in ("weak", "strong"):
+        run, part, _ = started("fixmatch", tmp_path, labelled=view)
+        x, y = run.data.train.x[:12], run.data.train.y[:12]
+        moved[view] = (part.batch(run, Batch(x, y, torch.arange(12))).x[:12] - x).abs().mean().item()
+    assert moved["strong"] > 3 * moved["weak"] > 0
+
+
 @pytest.mark.parametrize("method", NAMES)
 def test_a_seeded_fit_repeats_and_reads_no_hidden_label(method, tmp_path):
     states = []
@@ -394,6 +403,7 @@ def test_samples_that_lost_their_label_are_fetched_where_they_were_dropped(tmp_p
         {"teacher_decay": -0.1},
         {"ramp": 2.0},
         {"magnitude": -1.0},
+        {"labelled": "none"},
         {"selection": "best"},
     ],
     ids=lambda arguments: next(iter(arguments)),

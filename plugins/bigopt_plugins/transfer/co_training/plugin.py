@@ -47,6 +47,7 @@ class CoTraining(Part):
         ratio: unlabelled rows for each labelled one.
         views: whether each model sees random views of its own; false shows both the same rows (any kind of data).
         magnitude: of the strong view, in [0, 1].
+        labelled: view of the labelled rows.
         ship: ``best`` on validation, or one of the two.
         selection: what chooses the epoch: the ``validation`` split (an oracle where labels are limited), a fifth of the
             ``budget`` of labels, or nothing: the ``last`` one.
@@ -69,6 +70,7 @@ class CoTraining(Part):
         ratio: int = 3,
         views: bool = True,
         magnitude: float = 0.5,
+        labelled: Literal["weak", "strong"] = "weak",
         ship: Literal["best", "first", "second"] = "best",
         selection: Literal["validation", "last", "budget"] = "validation",
         independent: bool = False,
@@ -84,6 +86,8 @@ class CoTraining(Part):
             problems.append(f"ratio: got {ratio}, expected at least 1")
         if source_epochs is not None and source_epochs < 1:
             problems.append(f"source_epochs: got {source_epochs}, expected at least 1")
+        if labelled not in ("weak", "strong"):
+            problems.append(f"labelled: got {labelled!r}, expected weak or strong")
         if ship not in ("best", "first", "second"):
             problems.append(f"ship: got {ship!r}, expected best, first or second")
         if selection not in ("validation", "last", "budget"):
@@ -100,6 +104,7 @@ class CoTraining(Part):
         self.ratio = ratio
         self.views = views
         self.magnitude = magnitude
+        self.labelled = labelled
         self.ship: Ship = ship
         self.selection: Selection = selection
         self.independent = independent
@@ -152,15 +157,16 @@ class CoTraining(Part):
         if self._second is None:
             return batch
         weak, strong = (self._views.weak, self._views.strong) if self._views is not None else (_same, _same)
-        second = weak(batch.x)
+        known = weak if self.labelled == "weak" else strong
+        second = known(batch.x)
         if "deck" not in self._held:
-            return batch.with_(x=weak(batch.x), views={**batch.views, "second": second})
+            return batch.with_(x=known(batch.x), views={**batch.views, "second": second})
         assert run.data.unlabelled is not None
         index = self._held["deck"].draw(self.ratio * len(batch.x))
         raw = run.data.unlabelled.take(index).to(batch.x.device)
-        first = weak(torch.cat([batch.x, raw]))
-        views = {"second": torch.cat([second, strong(raw)]), "weak": first}
-        return joined(batch.with_(x=first[: len(batch.x)]), strong(raw), index, views)
+        first = known(batch.x)
+        views = {"second": torch.cat([second, strong(raw)]), "weak": torch.cat([first, weak(raw)])}
+        return joined(batch.with_(x=first), strong(raw), index, views)
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The second model's task loss, the agreements, and each other's confident answers."""
@@ -244,7 +250,7 @@ class CoTraining(Part):
 
     def _independent(self, run: Run, fit: Fit) -> None:
         """Trains the two without agreement for as many epochs; their ensemble goes into the table."""
-        how = {"views": self.views, "magnitude": self.magnitude, "selection": self.selection}
+        how = {name: getattr(self, name) for name in ("views", "magnitude", "labelled", "selection")}
         alone = CoTraining(self.partner, outputs=0, features=0, pseudo=0, **how)  # type: ignore[arg-type]
         fork = run.fork(parts=[alone])
         fork.data = replace(run.data, unlabelled=None)

@@ -38,7 +38,7 @@ class SemiSupervised(Part):
     """Trains on labelled and unlabelled rows at once; each batch's labelled rows are joined by ``ratio`` times as many.
 
     The label budget is ``dataset.labels_per_class``, drawn by ``dataset.seed``; samples beyond it lose their label. One
-    epoch passes the unlabelled samples once, repeating the labelled ones. Labelled rows get the weak view. Methods
+    epoch passes the unlabelled samples once, repeating the labelled ones. Methods
     keep working while later compression steps recover. An augmentation recipe would change the views again.
 
     Args:
@@ -53,6 +53,7 @@ class SemiSupervised(Part):
         teacher_decay: of Mean Teacher's average, in [0, 1).
         ramp: share of a fit over which the weight rises (pseudo-label, Mean Teacher), in [0, 1].
         magnitude: of the strong view, in [0, 1].
+        labelled: view of the labelled rows; the papers take the weak one, few labels may want the strong one.
         selection: ``last`` keeps the last epoch, so that no label beyond the budget is read; ``budget`` validates on a
             fifth of the labels; ``oracle`` validates on the labels of the validation split, beyond the budget.
 
@@ -71,6 +72,7 @@ class SemiSupervised(Part):
         teacher_decay: float = 0.99,
         ramp: float = 0.3,
         magnitude: float = 0.5,
+        labelled: Literal["weak", "strong"] = "weak",
         selection: Literal["last", "budget", "oracle"] = "last",
     ) -> None:
         problems = []
@@ -87,6 +89,8 @@ class SemiSupervised(Part):
         for name, value in (("momentum", momentum), ("teacher_decay", teacher_decay)):
             if not 0 <= value < 1:
                 problems.append(f"{name}: got {value}, expected a value in [0, 1)")
+        if labelled not in ("weak", "strong"):
+            problems.append(f"labelled: got {labelled!r}, expected weak or strong")
         if selection not in ("last", "budget", "oracle"):
             problems.append(f"selection: got {selection!r}, expected last, budget or oracle")
         if problems:
@@ -100,6 +104,7 @@ class SemiSupervised(Part):
         self.teacher_decay = teacher_decay
         self.ramp = ramp
         self.magnitude = magnitude
+        self.labelled = labelled
         self.selection: Selection = selection
         self._views: Views | None = None
         self._state: dict[str, Any] = {}
@@ -122,7 +127,7 @@ class SemiSupervised(Part):
         return held
 
     def batch(self, run: Run, batch: Batch) -> Batch:
-        """Labelled rows in a weak view, then unlabelled ones in the student's; view ``weak`` is the teacher's."""
+        """Labelled rows, then unlabelled ones in the student's view; ``weak`` among the views is the teacher's."""
         assert self._views is not None and run.data.unlabelled is not None
         kind = METHODS[self.method]
         index = self._state["deck"].draw(self.ratio * len(batch.x))
@@ -134,7 +139,8 @@ class SemiSupervised(Part):
         else:
             student = weak[rows:]
             views = {} if kind.teacher == "self" else {"weak": self._views.weak(both)}
-        return joined(batch.with_(x=weak[:rows]), student, index, views)
+        labelled = weak[:rows] if self.labelled == "weak" else self._views.strong(batch.x)
+        return joined(batch.with_(x=labelled), student, index, views)
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The method's terms on its rows."""
