@@ -41,7 +41,7 @@ from bigopt_plugins.transfer.domain_adaptation.plugin import WEIGHTS, DomainAdap
 
 HERE = Path(__file__).parent
 SPLITS = 10
-EPOCHS = {"full": 10, "tail": 16}
+EPOCHS = {"full": 16, "tail": 24}
 IMBALANCE = 50.0
 BATCH = 256
 WEIGHTED = ("dann", "cdan", "dan", "deep_coral", "mcc", "shot")

@@ -19,5 +19,9 @@ def coral(x: Tensor, y: Tensor) -> Tensor:
 
 
 def deep_coral(step: Step) -> Tensor:
-    """Correlation alignment at the head's input (Sun and Saenko 2016, arXiv:1607.01719)."""
+    """Correlation alignment at the head's input (Sun and Saenko 2016, arXiv:1607.01719).
+
+    The paper weighs the term so that it ends near the classification loss; the plugin's own weight does on mnist5k →
+    digits.
+    """
     return coral(step.source, step.target)

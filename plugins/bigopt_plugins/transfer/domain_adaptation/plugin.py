@@ -34,7 +34,7 @@ from bigopt_plugins.transfer.domain_adaptation._step import Step
 if TYPE_CHECKING:
     from bigopt.vocabulary.part import Predict
 
-WEIGHTS = {"dann": 1.0, "cdan": 1.0, "dan": 1.0, "deep_coral": 1.0, "mcc": 1.0, "shot": 1.0}
+WEIGHTS = {"dann": 1.0, "cdan": 1.0, "dan": 1.0, "deep_coral": 50.0, "mcc": 1.0, "shot": 1.0}
 STATISTICS = {"dan": dan, "deep_coral": deep_coral, "mcc": mcc}
 ADVERSARIES = {"dann": dann, "cdan": cdan}
 MONITORS = {
