@@ -46,12 +46,14 @@ def translations() -> dict[Callable[..., Any], Callable[..., Any]]:
     from onnxscript import opset18 as op
 
     def quantize(input: Any, scale: Any, zero_point: Any, quant_min: int, quant_max: int, dtype: int) -> Any:
-        return op.QuantizeLinear(input, op.Cast(scale, to=1), op.Cast(zero_point, to=dtype))
+        write: Any = op.QuantizeLinear
+        return write(input, op.Cast(scale, to=1), op.Cast(zero_point, to=dtype))
 
     def dequantize(
         input: Any, scale: Any, zero_point: Any, quant_min: int, quant_max: int, dtype: int, out_dtype: int = -1
     ) -> Any:
-        return op.DequantizeLinear(input, op.Cast(scale, to=1), op.Cast(zero_point, to=dtype))
+        write: Any = op.DequantizeLinear
+        return write(input, op.Cast(scale, to=1), op.Cast(zero_point, to=dtype))
 
     return {
         operators.quantize_per_tensor.tensor: quantize,

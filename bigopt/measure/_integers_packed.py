@@ -51,7 +51,8 @@ def packed_bytes(values: np.ndarray, bits: int) -> bytes:
     each = 8 // bits
     flat = (values.astype(np.int16).reshape(-1) & (2**bits - 1)).astype(np.uint8)
     flat = np.concatenate([flat, np.zeros(-len(flat) % each, np.uint8)]).reshape(-1, each)
-    return np.bitwise_or.reduce(flat << (np.arange(each, dtype=np.uint8) * bits), axis=1).astype(np.uint8).tobytes()
+    packed: bytes = np.bitwise_or.reduce(flat << (np.arange(each, dtype=np.uint8) * bits), axis=1).tobytes()
+    return packed
 
 
 def _width(values: np.ndarray, signed: bool) -> int:

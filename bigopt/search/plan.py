@@ -108,6 +108,6 @@ class Plan:
     context: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def directions(self) -> list[str]:
+    def directions(self) -> list[Literal["minimize", "maximize"]]:
         """Optuna's words for the objectives' modes."""
         return ["maximize" if monitor.mode == "max" else "minimize" for monitor in self.objectives]

@@ -249,12 +249,12 @@ class Request:
 
     def _epochs(self) -> int:
         """Epochs of the objective's stage: the last one that trains, as far as the configuration tells."""
-        checked, largest = self.checked, self.checked.settings.trainer.max_epochs
+        checked, largest = self.checked, int(self.checked.settings.trainer.max_epochs)
         for each in self.space.parameters:
             if each.name == "trainer.max_epochs":
                 largest = int(max(each.choices) if each.kind == "choice" else each.high)
         for step in reversed(checked.compression):
-            epochs = step.options.recover.epochs
+            epochs: int | None = step.options.recover.epochs
             if epochs is None or epochs > 0:
                 return epochs if epochs is not None else max(1, round(largest / 4))
         return largest
@@ -295,7 +295,7 @@ class Request:
         if value is None and name in ("timeout", "patience"):
             return None
         good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        if not good or value < least:
+        if not good or value is None or value < least:
             kind = "a whole number" if whole else "a number"
             raise RequestError(f"hydra.sweeper.{name}: got {value!r}, expected {kind} of at least {least:g}")
         return value

@@ -105,7 +105,9 @@ def test_what_cannot_be_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_channels_last_follows_the_rule_and_leaves_no_trace(tmp_path: Path) -> None:
-    assert wants_channels_last(cnn(), "auto") and not wants_channels_last(cnn(), "off")
+    wide = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3))
+    assert wants_channels_last(wide, "auto") and not wants_channels_last(wide, "off")
+    assert not wants_channels_last(nn.Sequential(wide, nn.Conv2d(8, 7, 3)), "auto")
     assert not wants_channels_last(mlp(), "auto") and wants_channels_last(mlp(), "on")
     formats = set()
 
@@ -115,7 +117,7 @@ def test_channels_last_follows_the_rule_and_leaves_no_trace(tmp_path: Path) -> N
             return {}
 
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(1, 3, 2), nn.Conv2d(3, 4, 2), nn.Flatten(), nn.Linear(64, CLASSES))
+    net = nn.Sequential(nn.Conv2d(1, 8, 2), nn.Conv2d(8, 9, 2), nn.Flatten(), nn.Linear(144, CLASSES))
     run = make_run(tmp_path, net, data(image=True), [Look()])
     Fitter(tmp_path)(run)
     assert formats == {True}
