@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from train_fakes import CLASSES, FEATURES, cnn, data, linear, make_run, mlp, same, weights
+from train_fakes import CLASSES, FEATURES, data, linear, make_run, mlp, same, weights
 
 from bigopt.train import Fitter, precision
 from bigopt.train import compile as compilation
