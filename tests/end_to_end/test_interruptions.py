@@ -18,6 +18,7 @@ WORDS = [
     "compression=[channel_pruning,quantization]",
     "compression.channel_pruning.recover.epochs=30",
     "cache=off",
+    "tracking=none",
 ]
 
 
@@ -56,18 +57,21 @@ def uninterrupted(tmp_path_factory):
     return run_folder(where)
 
 
-@pytest.mark.parametrize(("sign", "code"), [(signal.SIGKILL, -9), (signal.SIGTERM, 143)])
-def test_stopped_in_its_pruning_stage_and_resumed(uninterrupted, tmp_path, sign, code):
-    process = start(tmp_path, *WORDS)
-    wait_for(process, "channel_pruning: epoch")
-    process.send_signal(sign)
-    process.communicate(timeout=120)
-    assert process.returncode == code
-    folder = run_folder(tmp_path)
-    report = json.loads((folder / "report.json").read_text())
-    assert [stage["name"] for stage in report["stages"]] == ["baseline"]
-    assert report["status"] == ("running" if sign == signal.SIGKILL else "interrupted")
-    done = bigopt(tmp_path, f"resume={folder}")
+def test_stopped_twice_in_its_pruning_stage_and_resumed(uninterrupted, tmp_path):
+    """SIGTERM, resumed, SIGKILL, resumed: bit for bit as without."""
+    words, status = WORDS, {signal.SIGTERM: "interrupted", signal.SIGKILL: "running"}
+    for sign, code in ((signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        process = start(tmp_path, *words)
+        wait_for(process, "channel_pruning: epoch")
+        process.send_signal(sign)
+        process.communicate(timeout=120)
+        assert process.returncode == code
+        folder = run_folder(tmp_path)
+        report = json.loads((folder / "report.json").read_text())
+        assert [stage["name"] for stage in report["stages"]] == ["baseline"]
+        assert report["status"] == status[sign]
+        words = [f"resume={folder}"]
+    done = bigopt(tmp_path, *words)
     assert done.returncode == 0, done.stderr
     assert same_model(folder, uninterrupted)
     final, expected = (json.loads((path / "report.json").read_text()) for path in (folder, uninterrupted))
@@ -77,21 +81,17 @@ def test_stopped_in_its_pruning_stage_and_resumed(uninterrupted, tmp_path, sign,
     assert (folder / "model.onnx").read_bytes() == (uninterrupted / "model.onnx").read_bytes()
 
 
-def test_a_second_run_takes_the_baseline_from_the_cache(tmp_path):
-    assert bigopt(tmp_path, *SMALL, "tracking=none").returncode == 0
+def test_budgets_give_the_code_and_a_second_run_takes_the_baseline_from_the_cache(tmp_path):
+    assert bigopt(tmp_path, *SMALL, "tracking=none", "budget.max_bytes=1000").returncode == 3
     first = report_of(tmp_path)
-    assert bigopt(tmp_path, *SMALL, "tracking=none", "compression=[quantization]").returncode == 0
+    assert first["budget"]["max_bytes"]["met"] is False
+    words = [*SMALL, "tracking=none", "compression=[quantization]", "budget.max_bytes=100000000"]
+    assert bigopt(tmp_path, *words).returncode == 0
     second = report_of(tmp_path)
+    assert second["budget"]["met"] is True
     assert first["stages"][0]["history"][0]["cached"] is False
     assert second["stages"][0]["history"][0]["cached"] is True
     assert first["stages"][0]["metrics"] == second["stages"][0]["metrics"]
-
-
-def test_a_missed_budget_is_exit_code_3_and_a_met_one_0(tmp_path):
-    assert bigopt(tmp_path, *SMALL, "tracking=none", "budget.max_bytes=1000").returncode == 3
-    assert report_of(tmp_path)["budget"]["max_bytes"]["met"] is False
-    assert bigopt(tmp_path, *SMALL, "tracking=none", "budget.max_bytes=100000000").returncode == 0
-    assert report_of(tmp_path)["budget"]["met"] is True
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_marks_it_failed(tmp_path):

@@ -5,7 +5,7 @@ import json
 import sqlite3
 
 import pytest
-from conftest import bigopt
+from end_to_end.conftest import bigopt
 
 SWEEP = [
     "tuner=hyperband",
