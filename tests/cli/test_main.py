@@ -376,7 +376,7 @@ WRONG = [
     (["hydra.run.dir=/dev/null/x"], ["/dev/null/x: cannot be written"]),
     (["hydra/launcher=nope"], ["hydra/launcher: got 'nope', expected one of basic"]),
     (["hydra.nope=1"], ["hydra.nope: unknown key 'nope' in hydra"]),
-    (["-m", "seed=interval(0,1)"], ["BasicSweeper does not support"]),
+    (["-m", "seed=interval(0,1)"], ["seed: got interval(0,1), which needs a tuner"]),
     (["-m", "model=mlp", "hydra.run.dir=a,b"], ["hydra.run.dir"]),
     (["-cn", "nope"], ["Cannot find primary config 'nope'"]),
     (["--config-dir", "nowhere"], ["--config-dir: got 'nowhere', expected a folder"]),

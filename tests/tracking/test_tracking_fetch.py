@@ -2,6 +2,7 @@
 
 import pytest
 import yaml
+from mlflow import MlflowClient
 
 from bigopt.tracking.fetch import fetch_onnx
 from bigopt.vocabulary.errors import RequestError
@@ -21,10 +22,12 @@ def stored(project, client, tmp_path):
         (folder / "MLmodel").write_text(yaml.safe_dump({"flavors": flavours}))
         (folder / "graph.onnx").write_bytes(b"the model's")
         client.log_artifacts(run, str(folder), name)
-    client.create_registered_model("net")
-    client.create_model_version("net", client.get_run(run).info.artifact_uri + "/net", run_id=run)
-    client.set_registered_model_alias("net", "best", "1")
-    return run, f"sqlite:///{project}/mlflow.db"
+    store = f"sqlite:///{project}/mlflow.db"
+    registry = MlflowClient(store, registry_uri=store)  # the default follows what other tests did to MLflow's globals
+    registry.create_registered_model("net")
+    registry.create_model_version("net", client.get_run(run).info.artifact_uri + "/net", run_id=run)
+    registry.set_registered_model_alias("net", "best", "1")
+    return run, store
 
 
 def test_every_form_gives_the_onnx_file_and_other_flavours_are_refused(stored, tmp_path):
