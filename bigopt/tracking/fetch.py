@@ -34,16 +34,28 @@ def fetch_onnx(uri: str, into: Path, tracking_uri: str | None = None) -> Path:
     if not re.fullmatch(r"runs:/+[0-9a-zA-Z]+/.+|models:/+([^/@]+(/\d+|@[^/]+)|m-[0-9a-f]+)", uri):
         raise RequestError(f"{uri}: expected {FORMS}")
     try:
-        target.client()
+        place = _place(target.client(), uri)
         from mlflow.artifacts import download_artifacts
 
         local = Path(
-            download_artifacts(artifact_uri=uri, dst_path=str(into), tracking_uri=target.uri, registry_uri=target.uri)
+            download_artifacts(artifact_uri=place, dst_path=str(into), tracking_uri=target.uri, registry_uri=target.uri)
         )
     except Exception as error:  # whatever the store or the network answers
         reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
         raise RequestError(f"{uri}: not to be had from {target.shown}: {reason}") from error
     return _onnx_in(inside(into, local), uri)
+
+
+def _place(client: Any, uri: str) -> str:
+    """Where a registered model's files lie, asked of the store that is meant: MLflow's own way follows its globals."""
+    found = re.fullmatch(r"models:/+([^/@]+)(?:/(\d+)|@([^/]+))", uri)
+    if found is None:
+        return uri
+    name, version, alias = found.groups()
+    if version is None:
+        version = client.get_model_version_by_alias(name, alias).version
+    place: str = client.get_model_version_download_uri(name, version)
+    return place
 
 
 def _onnx_in(local: Path, uri: str) -> Path:
