@@ -17,13 +17,17 @@ def offered() -> Iterator[Plugin]:
     """Every plugin that a distribution offers, unread: bigopt's own first, then by the distribution's name."""
     kinds = {group: kind for kind, group in GROUPS.items()}
     for distribution in sorted(_distributions(), key=lambda d: (_name(d) != OWN, _name(d))):
-        for group, name, target in _lines(distribution):
+        lines = list(_lines(distribution))
+        if not lines:
+            continue
+        title, version = _metadata(distribution, "Name", "Version")  # parsed once, however many plugins there are
+        for group, name, target in lines:
             yield Plugin(
                 kind=kinds[group],
                 name=name,
                 target=target,
-                distribution=_metadata(distribution, "Name") or _name(distribution),
-                version=_metadata(distribution, "Version"),
+                distribution=title or _name(distribution),
+                version=version,
             )
 
 
@@ -42,14 +46,15 @@ def _name(distribution: Distribution) -> str:
     folder: Path | None = getattr(distribution, "_path", None)
     stem, dot, ending = folder.name.rpartition(".") if folder is not None else ("", "", "")
     name = stem.partition("-")[0] if dot and ending in ("dist-info", "egg-info") else ""
-    return re.sub(r"[-_.]+", "-", name or _metadata(distribution, "Name")).lower()
+    return re.sub(r"[-_.]+", "-", name or _metadata(distribution, "Name")[0]).lower()
 
 
-def _metadata(distribution: Distribution, field: str) -> str:
+def _metadata(distribution: Distribution, *fields: str) -> list[str]:
     try:
-        return str(distribution.metadata[field] or "")
+        metadata = distribution.metadata
+        return [str(metadata[field] or "") for field in fields]
     except Exception:  # metadata of a foreign distribution that cannot be parsed
-        return ""
+        return [""] * len(fields)
 
 
 def _lines(distribution: Distribution) -> Iterator[tuple[str, str, str]]:

@@ -82,8 +82,7 @@ def test_help_is_answered_before_hydra_is_loaded(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_budget_of_helps_start_holds_with_room_for_a_busy_machine(tmp_path):
-    # the target, three imports of Hydra, is measured by experiments/benchmarks
+def test_help_takes_less_than_three_imports_of_hydra(tmp_path):
     def seconds(*command: str) -> float:
         times = []
         for _ in range(5):
@@ -92,7 +91,7 @@ def test_the_budget_of_helps_start_holds_with_room_for_a_busy_machine(tmp_path):
             times.append(time.perf_counter() - start)
         return min(times)
 
-    assert seconds("-m", "bigopt", "--help") < 6 * seconds("-c", "import hydra")
+    assert seconds("-m", "bigopt", "--help") < 3 * seconds("-c", "import hydra")
 
 
 @pytest.mark.parametrize(("word", "near"), [("reprt", "report"), ("plugin", "plugins"), ("train", None)])

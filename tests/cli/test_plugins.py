@@ -162,12 +162,11 @@ def test_nothing_heavy_is_imported() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_the_budget_of_its_start_holds_with_room_for_a_busy_machine() -> None:
-    # the target, three imports of Hydra, is measured by experiments/benchmarks
+def test_it_takes_less_than_three_times_the_import_of_hydra() -> None:
     def seconds(*words: str) -> float:
         start = time.perf_counter()
         subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
         return time.perf_counter() - start
 
     pairs = [(seconds("-m", "bigopt", "plugins"), seconds("-c", "import hydra")) for _ in range(5)]
-    assert min(ours for ours, _ in pairs) < 6 * min(hydra for _, hydra in pairs)
+    assert min(ours for ours, _ in pairs) < 3 * min(hydra for _, hydra in pairs)
