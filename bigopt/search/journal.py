@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,27 +19,15 @@ class JournalFile(BaseJournalBackend):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-        self._journal = Journal(self.path)
+        self._journal = Journal(path)
         self._known = (0, 0)  # number of a record, and the offset at which it starts
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """Complete records from this number on; what a killed process left half-written is passed over."""
         number, offset = self._known if self._known[0] <= log_number_from else (0, 0)
-        try:
-            with open(self.path, "rb") as file:
-                file.seek(offset)
-                content = file.read()
-        except FileNotFoundError:
-            return
-        for line in content.split(b"\n")[:-1]:
-            offset += len(line) + 1
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
+        for record, end in self._journal.records(offset):
             number += 1
-            self._known = (number, offset)
+            self._known = (number, end)
             if number > log_number_from:
                 yield record
 

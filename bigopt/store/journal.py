@@ -45,17 +45,24 @@ class Journal:
 
     def read(self) -> Iterator[dict[str, Any]]:
         """Every complete record, oldest first; a torn tail and damaged lines are passed over."""
+        return (record for record, _ in self.records())
+
+    def records(self, offset: int = 0) -> Iterator[tuple[dict[str, Any], int]]:
+        """Complete records from an offset on, each with the offset behind it, from which a later call can go on."""
         try:
-            content = self.path.read_bytes()
+            with open(self.path, "rb") as file:
+                file.seek(offset)
+                content = file.read()
         except FileNotFoundError:
             return
         for line in content.split(b"\n")[:-1]:
+            offset += len(line) + 1
             try:
                 record = json.loads(line)
             except ValueError:
                 continue
             if isinstance(record, dict):
-                yield record
+                yield record, offset
 
     def _append(self, descriptor: int, lines: bytes, durable: bool) -> None:
         end = _cut_torn_tail(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -127,20 +126,7 @@ class Sender:
 
     def _records(self, offset: int) -> Iterator[tuple[Record, int]]:
         """Complete records behind an offset, each with its own end."""
-        try:
-            with open(self.folder / JOURNAL, "rb") as file:
-                file.seek(offset)
-                content = file.read()
-        except FileNotFoundError:
-            return
-        for line in content.split(b"\n")[:-1]:
-            offset += len(line) + 1
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(record, dict) and "event" in record:
-                yield record, offset
+        return ((record, end) for record, end in self.journal.records(offset) if "event" in record)
 
 
 def _deliver(sender: Sender, client: MlflowClient, records: list[Record], state: State) -> None:
