@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bigopt.registry.own_code import import_own
 from bigopt.surgery import ChannelGroup
 from bigopt.vocabulary.errors import RequestError
 
@@ -38,9 +35,7 @@ def imported(path: str) -> Criterion:
         raise RequestError(f"criterion: got {path!r}, expected package.module.function")
     logging.getLogger("bigopt").warning("channel_pruning imports and runs the code of %s", path)
     try:
-        found: Any = _import(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        found = import_own(module, attribute)
     except Exception as error:  # whatever the user's code raises is the user's to see
         lines = str(error).strip().splitlines() or [""]
         raise RequestError(f"criterion: cannot import {path}: {type(error).__name__}: {lines[0]}") from error
@@ -76,16 +71,3 @@ def own_scores(criterion: Criterion, name: str, group: ChannelGroup, model: nn.M
         got = "values that are not finite" if given.numel() == group.units else f"shape {list(given.shape)}"
         raise RequestError(f"criterion {name}: got {got} for {group.name}, expected {group.units} finite scores")
     return given
-
-
-def _import(module: str) -> Any:
-    """A module by its name, also from the working directory, which console scripts do not search."""
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)
-    try:
-        return importlib.import_module(module)
-    finally:
-        if added:
-            sys.path.remove(here)

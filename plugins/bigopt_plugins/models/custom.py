@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import logging
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from bigopt.registry.own_code import import_own
 from bigopt.vocabulary.errors import RequestError
 
 
@@ -76,27 +74,12 @@ def _find(name: str) -> Callable[..., Any]:
         raise RequestError(f"target: got {name!r}, expected package.module:Class")
     logging.getLogger("bigopt").warning("model=custom imports and runs the code of %s", name)
     try:
-        found = _import(module)
-        for part in attribute.split("."):
-            found = getattr(found, part)
+        found = import_own(module, attribute)
     except Exception as error:  # whatever the user's code raises is the user's to see
         raise RequestError(f"target: cannot import {name}: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise RequestError(f"target: {name} is a {type(found).__name__}, expected a class or a function")
     return found
-
-
-def _import(module: str) -> Any:
-    """A module by its name, also from the working directory, which console scripts do not search."""
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)
-    try:
-        return importlib.import_module(module)
-    finally:
-        if added:
-            sys.path.remove(here)
 
 
 def _parameters(make: Callable[..., Any]) -> list[str]:
