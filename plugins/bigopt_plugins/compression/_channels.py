@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bigopt.surgery import ChannelGroup, Groups
+from bigopt.train.modes import evaluating
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -152,16 +153,12 @@ def norms_behind(model: nn.Module, example: Tensor) -> dict[str, nn.Module]:
             handles.append(module.register_forward_hook(_noting(made, name)))
         elif isinstance(module, NORMS) and module.affine and module.running_var is not None:
             handles.append(module.register_forward_pre_hook(_looking(made, found, module)))
-    training = [module for module in model.modules() if module.training]
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             model(example)
     finally:
         for handle in handles:
             handle.remove()
-        for module in training:
-            module.training = True
     return found
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bigopt_plugins.compression.quantization._hessian import execution_order
-from bigopt_plugins.compression.quantization._wiring import evaluating
+from bigopt_plugins.compression.quantization._wiring import Hook, watch
 
 
 @torch.no_grad()
@@ -50,7 +49,6 @@ def correct_biases(
     return moved
 
 
-@torch.no_grad()
 def channel_means(
     model: nn.Module, layers: Collection[str], samples: Tensor, batch_size: int = 256
 ) -> dict[str, Tensor]:
@@ -65,21 +63,16 @@ def channel_means(
     sums: dict[str, Tensor] = {}
     counts = dict.fromkeys(layers, 0)
 
-    def keep(name: str) -> Any:
-        def hook(layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+    def keep(name: str) -> Hook:
+        layer = model.get_submodule(name)
+
+        def look(_input: Tensor, output: Tensor) -> None:
             channels = output if isinstance(layer, nn.Linear) else output.transpose(1, -1)
             rows = channels.reshape(-1, channels.shape[-1])
             sums[name] = sums.get(name, 0) + rows.sum(0, dtype=torch.float64)
             counts[name] += len(rows)
 
-        return hook
+        return look
 
-    handles = [model.get_submodule(name).register_forward_hook(keep(name)) for name in layers]
-    try:
-        with evaluating(model):
-            for rows in samples.split(batch_size):
-                model(rows)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch(model, {name: keep(name) for name in layers}, samples, batch_size)
     return {name: total / counts[name] for name, total in sums.items()}

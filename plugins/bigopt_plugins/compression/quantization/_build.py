@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from bigopt.train.modes import evaluating
 from bigopt.vocabulary.network import Network
 from bigopt_plugins.compression.quantization._calibration import Method, Sample, steps
 from bigopt_plugins.compression.quantization._calls import survey
@@ -137,15 +138,11 @@ def _round_activations(network: QuantizedNetwork, samples: Tensor, recipe: Recip
 
 def observe(network: QuantizedNetwork, samples: Tensor, size: int, generator: torch.Generator) -> dict[str, Sample]:
     """Samples of every activation that is to be rounded, as the unrounded network computes it."""
-    training = [module for module in network.modules() if module.training]
-    network.eval()
     network.state, network.samples = "observe", {key: Sample(size, generator) for key in network.plan.activations}
     try:
-        with torch.no_grad():
+        with evaluating(network), torch.no_grad():
             for rows in samples.split(BATCH):
                 network(rows)
         return {key: sample for key, sample in network.samples.items() if sample.kept}
     finally:
         network.state, network.samples = "float", {}
-        for module in training:
-            module.training = True

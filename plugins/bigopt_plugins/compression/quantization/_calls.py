@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from bigopt.train.modes import evaluating
+
 INPUT = "input"
 """Key of the network's input."""
 
@@ -128,15 +130,9 @@ class Survey(Calls):
 
 def survey(model: nn.Module, x: Tensor) -> tuple[list[Call], int]:
     """The calls of one forward pass in evaluation mode, and the position of the one that makes the output."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad(), Survey(dict(model.named_parameters()), x) as mode:
-            out = model(x)
-        return mode.calls, mode.maker(out)
-    finally:
-        for module in training:
-            module.training = True
+    with evaluating(model), torch.no_grad(), Survey(dict(model.named_parameters()), x) as mode:
+        out = model(x)
+    return mode.calls, mode.maker(out)
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bigopt_plugins.compression.quantization._chains import Chain, chains_of, weight_of
-from bigopt_plugins.compression.quantization._wiring import Wiring, evaluating, put
+from bigopt_plugins.compression.quantization._wiring import Hook, Wiring, put, watch
 
 DEAD = 1e-4
 """Channels whose range is under this share of the layer's largest keep it: their factors would blow up the biases."""
@@ -91,7 +90,6 @@ def equalise(
     return result
 
 
-@torch.no_grad()
 def drop_unreached(model: nn.Module, clips: Sequence[str], samples: Tensor, *, batch_size: int = 256) -> list[str]:
     """Puts a plain ReLU, which integer kernels compute on the way out, where no sample reaches a clip's limit.
 
@@ -106,21 +104,16 @@ def drop_unreached(model: nn.Module, clips: Sequence[str], samples: Tensor, *, b
     """
     reached: set[str] = set()
 
-    def watch(name: str) -> Any:
-        def hook(clip: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            if bool((inputs[0] > clip.limit).any()):
+    def look(name: str) -> Hook:
+        limit = model.get_submodule(name).limit
+
+        def hook(x: Tensor, _output: Tensor) -> None:
+            if bool((x > limit).any()):
                 reached.add(name)
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_pre_hook(watch(name)) for name in clips]
-    try:
-        with evaluating(model):
-            for rows in samples.split(batch_size):
-                model(rows)
-    finally:
-        for handle in handles:
-            handle.remove()
+    watch(model, {name: look(name) for name in clips}, samples, batch_size)
     unreached = [name for name in clips if name not in reached]
     for name in unreached:
         put(model, name, nn.ReLU())

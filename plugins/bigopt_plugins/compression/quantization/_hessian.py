@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bigopt.train.modes import evaluating
 from bigopt_plugins.compression.quantization._smoothquant import SmoothedLinear
-from bigopt_plugins.compression.quantization._wiring import evaluating
+from bigopt_plugins.compression.quantization._wiring import Hook, watch
 
 
 def matrix(layer: nn.Module) -> Tensor:
@@ -68,16 +69,11 @@ def each_layer(
 def execution_order(model: nn.Module, layers: Collection[str], example: Tensor) -> dict[str, int]:
     """Layers in the order of their first call, with the number of calls in one forward pass."""
     order: Counter[str] = Counter()
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _m, _i, name=name: order.update([name]))
-        for name in layers
-    ]
-    try:
-        with evaluating(model), torch.no_grad():
-            model(example)
-    finally:
-        for handle in handles:
-            handle.remove()
+
+    def count(name: str) -> Hook:
+        return lambda _input, _output: order.update([name])
+
+    watch(model, {name: count(name) for name in layers}, example, len(example))
     return dict(order)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
-from bigopt_plugins.compression.quantization._wiring import Wiring, aten, evaluating, put
+from bigopt_plugins.compression.quantization._wiring import Hook, Wiring, aten, put, watch
 
 PASSING = {aten.dropout.default, aten.alias.default, aten.clone.default, aten.contiguous.default}
 LEAST = 1e-5
@@ -133,21 +133,14 @@ def _ranges(model: nn.Module, layers: list[str], samples: Tensor, batch_size: in
     """``max|X_j|`` of the input of each layer ``(in,)``."""
     seen: dict[str, Tensor] = {}
 
-    def keep(name: str, x: Tensor) -> None:
-        most = x.abs().reshape(-1, x.shape[-1]).amax(0)
-        seen[name] = torch.maximum(seen[name], most) if name in seen else most
+    def keep(name: str) -> Hook:
+        def look(x: Tensor, _output: Tensor) -> None:
+            most = x.abs().reshape(-1, x.shape[-1]).amax(0)
+            seen[name] = torch.maximum(seen[name], most) if name in seen else most
 
-    handles = [
-        model.get_submodule(name).register_forward_pre_hook(lambda _m, inputs, name=name: keep(name, inputs[0]))
-        for name in layers
-    ]
-    try:
-        with evaluating(model):
-            for rows in samples.split(batch_size):
-                model(rows)
-    finally:
-        for handle in handles:
-            handle.remove()
+        return look
+
+    watch(model, {name: keep(name) for name in layers}, samples, batch_size)
     return seen
 
 

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.fx import Node
 
+from bigopt.train.modes import evaluating
 from bigopt.vocabulary.errors import RequestError
 
 aten = torch.ops.aten
 
 CONVOLUTIONS = (aten.conv1d.default, aten.conv2d.default)
 WEIGHTED = (*CONVOLUTIONS, aten.linear.default)
+
+Hook = Callable[[Tensor, Tensor], None]
 
 
 class Wiring:
@@ -77,16 +79,28 @@ class Wiring:
         return name if self._calls[name] == 1 else None
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode while the block runs."""
-    training = [module for module in model.modules() if module.training]
-    model.eval()
+@torch.no_grad()
+def watch(model: nn.Module, hooks: Mapping[str, Hook], samples: Tensor, batch_size: int) -> None:
+    """Runs the model in evaluation mode over all samples, and lets each hook look at its layer.
+
+    Args:
+        model: eager.
+        hooks: by the layer's name: called with what the layer took (its first input) and what it gave.
+        samples: raw inputs ``(N, …)``.
+        batch_size: rows per forward pass.
+    """
+
+    def look(hook: Hook) -> Any:
+        return lambda _layer, inputs, output: hook(inputs[0], output)
+
+    handles = [model.get_submodule(name).register_forward_hook(look(hook)) for name, hook in hooks.items()]
     try:
-        yield
+        with evaluating(model):
+            for rows in samples.split(batch_size):
+                model(rows)
     finally:
-        for module in training:
-            module.training = True
+        for handle in handles:
+            handle.remove()
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bigopt.surgery import Groups
+from bigopt.train.modes import evaluating
 from bigopt.vocabulary.network import Network
 from bigopt_plugins.compression.random_pruning._leaving import Whole, joins, leave_out
 
@@ -44,7 +44,7 @@ def find_wholes(model: Network, example: Tensor, groups: Groups) -> list[Whole]:
     A residual block passes its input on once its weights are zero; a branch gives zeros. Both are tried out, on copies.
     Of nested residual blocks the innermost counts; of the two sides of a sum the deeper one.
     """
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         calls = _record(model, example)
         blocks = [name for name, call in calls.items() if call.passes_when_zero]
         blocks = [name for name in blocks if not any(other.startswith(f"{name}.") for other in blocks)]
@@ -67,7 +67,7 @@ def find_wholes(model: Network, example: Tensor, groups: Groups) -> list[Whole]:
 
 def bypass(model: Network, example: Tensor, patterns: Sequence[str]) -> list[Whole]:
     """Modules of these names that can be passed by because they keep their input's shape."""
-    with evaluating(model):
+    with evaluating(model), torch.no_grad():
         calls = _record(model, example)
         names = [n for n, call in calls.items() if call.same_shape and any(fnmatch(n, p) for p in patterns)]
         return [whole for name in names if (whole := _block(model, example, name, same=False)) is not None]
@@ -93,19 +93,6 @@ def readers(model: Network, groups: Groups, name: str) -> list[Reader] | None:
                 return None
             found.append(Reader(module, dep.handler, list(index), "in_channels" in dep.handler.__name__))
     return found or None
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode without gradients while the block runs."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @dataclass

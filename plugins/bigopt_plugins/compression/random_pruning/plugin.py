@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bigopt.surgery import ChannelGroup, Groups
+from bigopt.train.modes import evaluating
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.part import Fit, Part
@@ -20,7 +21,7 @@ from bigopt_plugins.compression._weights import ignored, network, tell_left
 from bigopt_plugins.compression.random_pruning._acting import kept_units, kept_wholes, remove_whole
 from bigopt_plugins.compression.random_pruning._leaving import Whole, leave_out
 from bigopt_plugins.compression.random_pruning._units import Progress, alive, choose, sort_of, tied_by_norm
-from bigopt_plugins.compression.random_pruning._wholes import bypass, evaluating, find_wholes
+from bigopt_plugins.compression.random_pruning._wholes import bypass, find_wholes
 
 TARGETS = ("units", "neurons", "channels", "heads", "modules")
 ROWS = 8  # of the example that shows whether a block passes its input on
@@ -113,7 +114,7 @@ class RandomPruning(Part):
         """
         model = copy.deepcopy(network(run, "random_pruning"))
         rows = (self._take_modules if self.target == "modules" else self._take_units)(run, model, strength, only)
-        with evaluating(model):
+        with evaluating(model), torch.no_grad():
             model(_example(run, 2))
         run.report.table("random_pruning", rows)
         run.model = model

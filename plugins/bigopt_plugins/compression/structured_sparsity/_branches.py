@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from bigopt.train.modes import evaluating
 from bigopt_plugins.compression._channels import WEIGHTED, layers_of
 
 
@@ -75,7 +76,7 @@ def find_branches(model: nn.Module, example: Tensor) -> list[Branch]:
         model: is left as it was.
         example: raw input ``(N, …)`` with rows that differ.
     """
-    with _evaluating(model):
+    with evaluating(model), torch.no_grad():
         candidates = list(_candidates(model, example))
         candidates.sort(key=lambda branch: -sum(p.numel() for p in model.get_submodule(branch[0]).parameters()))
         accepted: list[tuple[str, int | None]] = []
@@ -173,18 +174,6 @@ def _without(model: nn.Module, parts: Sequence[tuple[str, int | None]]) -> Itera
             parent, _, leaf = name.rpartition(".")
             setattr(model.get_submodule(parent), leaf, module)
             module.training = mode
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
-    training = [module for module in model.modules() if module.training]
-    model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for module in training:
-            module.training = True
 
 
 def _answer(model: Callable[[Tensor], Any], example: Tensor) -> Tensor | None:
