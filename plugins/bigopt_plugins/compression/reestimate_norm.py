@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from bigopt.data.batches import batches
-from bigopt.train.modes import evaluating
+from bigopt.train.statistics import average_statistics
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
@@ -52,9 +50,8 @@ def running_norms(model: nn.Module) -> list[_BatchNorm]:
     return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
 
 
-@torch.no_grad()
 def reestimate(run: Run, norms: list[_BatchNorm], samples: int) -> None:
-    """Averages the batches' statistics; everything but the batch norms is in evaluation mode meanwhile.
+    """Averages the batches' statistics over the training split.
 
     Args:
         run: gives the model and the training samples.
@@ -64,15 +61,5 @@ def reestimate(run: Run, norms: list[_BatchNorm], samples: int) -> None:
     split = run.data.train
     rows = torch.arange(min(samples, len(split)))
     size = run.settings.trainer.batch_size
-    momenta = [norm.momentum for norm in norms]
-    device = next(run.model.parameters()).device
-    with evaluating(run.model):
-        for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None  # a plain average over the batches
-            norm.train()
-        for batch in batches(split, size, rows, seed=run.seed, drop_last=len(rows) > size):
-            run.model(batch.x.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        anything: Any = norm
-        anything.momentum = momentum
+    passed = batches(split, size, rows, seed=run.seed, drop_last=len(rows) > size)
+    average_statistics(run.model, norms, (batch.x for batch in passed))
