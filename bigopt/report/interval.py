@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -190,3 +190,22 @@ def _f1(means: Array) -> Array:
     hit, total = means[:, :classes], means[:, classes : 2 * classes] + means[:, 2 * classes :]
     f1 = np.divide(2 * hit, total, out=np.zeros_like(hit), where=total > 0)
     return np.asarray(f1.sum(1) / (total > 0).sum(1))
+
+
+def student(count: int, level: float = 0.95) -> float:
+    """Student's t by which the standard error of the mean of so many values is multiplied for an interval."""
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + level) / 2, count - 1))
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Mean of independent values, such as one a seed, and half the width of its interval (Student 1908).
+
+    The half width of a single value is NaN.
+    """
+    from statistics import fmean, stdev
+
+    if len(values) < 2:
+        return fmean(values), float("nan")
+    return fmean(values), student(len(values), level) * stdev(values) / len(values) ** 0.5

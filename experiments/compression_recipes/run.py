@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Any
+
+from bigopt.report.interval import mean_interval
 
 HERE = Path(__file__).parent
 RECIPES = (
@@ -29,8 +30,6 @@ RECIPES = (
     "relu_to_staircase",
 )
 SEEDS = (0, 1, 2)
-T_975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
-"""Student's t for a 95% interval of the mean, by the number of values."""
 
 
 def run(recipe: str, seed: int) -> dict[str, Any]:
@@ -59,11 +58,8 @@ def run(recipe: str, seed: int) -> dict[str, Any]:
 
 def interval(values: list[float], scale: float = 1.0) -> str:
     """Mean and 95% interval (Student's t over seeds)."""
-    mean = statistics.mean(values) * scale
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    half = T_975[len(values)] * statistics.stdev(values) * scale / math.sqrt(len(values))
-    return f"{mean:.1f} ± {half:.1f}"
+    mean, half = mean_interval([value * scale for value in values])
+    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
 
 
 def table(results: list[dict[str, Any]]) -> str:

@@ -21,6 +21,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from bigopt.report.interval import mean_interval, student
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 CACHE = Path(os.environ.get("BIGOPT_EXPERIMENT_CACHE", ".bigopt/cache"))
@@ -41,8 +43,6 @@ VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "large, answers of the small": (LARGE, ANSWERS),
 }
 """Each student with what it is distilled by; None for labels alone."""
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Quantiles of Student's t for a 95% interval of so many seeds."""
 
 
 def run_of(data: Any, model: dict[str, Any], seed: int, lr: float, folder: Path) -> Any:
@@ -154,8 +154,7 @@ def everything(results: Results) -> dict[str, dict[int, float]]:
 
 def interval(values: list[float]) -> tuple[float, float, float]:
     """Mean with the ends of its 95% interval."""
-    mean = statistics.mean(values)
-    half = T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
+    mean, half = mean_interval(values)
     return mean, mean - half, mean + half
 
 
@@ -190,7 +189,7 @@ def table(found: dict[str, dict[int, float]]) -> str:
 def share(gain: list[float], gap: list[float]) -> str:
     """Mean gain over mean gap, with a 95% interval (Fieller's, from the paired seeds)."""
     ratio = statistics.mean(gain) / statistics.mean(gap)
-    n, t = len(gain), T_95[len(gain)]
+    n, t = len(gain), student(len(gain))
     a, b = statistics.mean(gain), statistics.mean(gap)
     va, vb = statistics.variance(gain) / n, statistics.variance(gap) / n
     cov = sum((x - a) * (y - b) for x, y in zip(gain, gap, strict=True)) / (n - 1) / n

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -22,6 +21,8 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+from bigopt.report.interval import mean_interval
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -48,8 +49,6 @@ CHOICES = {
 }
 """What the supervised baseline, and what all other methods are chosen from."""
 SEEDS = 5
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
-"""Quantiles of Student's t for a 95% interval of so many seeds."""
 
 
 @lru_cache(maxsize=1)
@@ -208,13 +207,6 @@ def chosen_for(setting: str, method: str, results: dict[str, Any]) -> dict[str, 
     return {name: value for name, value in best.items() if name != "val"}
 
 
-def interval(values: list[float]) -> tuple[float, float]:
-    """Mean and half width of the 95% interval (Student)."""
-    if len(values) < 2:
-        return statistics.mean(values), math.nan
-    return statistics.mean(values), T_95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
-
-
 def write_table(results: dict[str, Any]) -> None:
     """table.md: test accuracy, and paired differences to supervised training, in points."""
     lines = []
@@ -232,9 +224,9 @@ def write_table(results: dict[str, Any]) -> None:
             for name, values, seconds in rows:
                 if not seeds:
                     continue
-                mean, half = interval([100 * v for v in values])
+                mean, half = mean_interval([100 * v for v in values])
                 base = [known["supervised"][s]["test"] for s in seeds]
-                by, width = interval([100 * (v - b) for v, b in zip(values, base, strict=True)])
+                by, width = mean_interval([100 * (v - b) for v, b in zip(values, base, strict=True)])
                 shown = "" if method == "supervised" else f"{by:+.1f} ± {width:.1f}"
                 took = statistics.median(seconds)
                 lines.append(f"| {name} | {len(seeds)} | {mean:.1f} ± {half:.1f} | {shown} | {took:.0f} |")

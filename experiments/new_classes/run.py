@@ -19,6 +19,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from bigopt.report.interval import mean_interval
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 SOURCES = Path(".bigopt") / "new_classes"
@@ -30,8 +32,7 @@ SOURCE_EPOCHS, SOURCE_LR = 4, 1e-2
 EPOCHS, BATCH = 30, 25
 RATES = (3e-3, 1e-2)
 SEEDS, DEV = (1, 2, 3, 4, 5), 100
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571}
-"""Quantiles of Student's t for a 95% interval of so many seeds."""
+
 
 METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "scratch": ("none", {}),
@@ -149,11 +150,8 @@ def best_rate(tried: dict[str, float]) -> float:
 
 def interval(values: list[float]) -> str:
     """Mean and half of the 95% interval, in points."""
-    mean = 100 * statistics.fmean(values)
-    if len(values) < 2:
-        return f"{mean:.1f}"
-    half = 100 * T_95[len(values)] * statistics.stdev(values) / len(values) ** 0.5
-    return f"{mean:.1f} ± {half:.1f}"
+    mean, half = mean_interval([100 * value for value in values])
+    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
 
 
 def table(results: dict[str, Any]) -> str:

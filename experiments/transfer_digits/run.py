@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import statistics
 import tempfile
 import time
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from bigopt import registry
 from bigopt.pipeline.build import Builder
 from bigopt.pipeline.relay import Relay
+from bigopt.report.interval import mean_interval
 from bigopt.train import Fitter, predict, seed_all
 from bigopt.vocabulary.batch import Batch
 from bigopt.vocabulary.data import Data
@@ -60,8 +60,6 @@ CHOICES = {
 }
 DEFAULT = "information"
 """The plugin's own choice, by which differences are shown."""
-
-T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 
 
 class SmallCNN(nn.Module):
@@ -253,8 +251,7 @@ def jobs(source: str) -> dict[str, Callable[[int], dict[str, Any]]]:
 def difference(ours: list[float], theirs: list[float]) -> dict[str, Any]:
     """Mean paired difference with its 95% t-interval over splits."""
     gaps = [a - b for a, b in zip(ours, theirs, strict=True)]
-    mean = statistics.mean(gaps)
-    half = T_95[len(gaps)] * statistics.stdev(gaps) / math.sqrt(len(gaps)) if len(gaps) > 1 else math.nan
+    mean, half = mean_interval(gaps)
     return {"mean": mean, "interval": [mean - half, mean + half], "wins": sum(gap > 0 for gap in gaps), "gaps": gaps}
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from bigopt.report import paired_interval, resolvable
+from bigopt.report.interval import mean_interval, student
 from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.task import Task
 
@@ -141,3 +142,10 @@ def test_resolvable():
     assert resolvable((-0.001, 0.02)) is False
     assert resolvable((0.0, 0.02)) is False
     assert resolvable(None) is None
+
+
+def test_the_mean_of_seeds_has_students_interval():
+    mean, half = mean_interval([1.0, 2.0, 3.0])
+    assert (mean, half) == pytest.approx((2.0, 4.302653 / 3**0.5), rel=1e-6)
+    assert mean_interval([5.0])[0] == 5.0 and math.isnan(mean_interval([5.0])[1])
+    assert student(2) == pytest.approx(12.7062, rel=1e-5)
