@@ -236,12 +236,12 @@ def write_table(results: dict[str, Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("settings", nargs="*", default=list(SETTINGS), choices=[*SETTINGS, []])
+    parser.add_argument("settings", nargs="*", choices=[*SETTINGS, []], help="default: all")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     results = load()
-    for setting in [] if arguments.table else arguments.settings:
+    for setting in [] if arguments.table else arguments.settings or SETTINGS:
         choices = {method: chosen_for(setting, method, results) for method in METHODS}
         for seed in range(arguments.seeds):
             for method in METHODS:
