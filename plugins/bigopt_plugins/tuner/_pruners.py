@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bigopt.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
     from optuna.pruners import BasePruner
 
-PrunerName = Literal["none", "median", "percentile", "successive_halving", "hyperband"]
 NAMES = ("none", "median", "percentile", "successive_halving", "hyperband")
 
 

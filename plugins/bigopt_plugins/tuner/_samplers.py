@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.tuner import trial_seed
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
-
-SamplerName = Literal["random", "tpe", "gp"]
 
 
 def make_sampler(name: str, seed: int | None, startup: int = 10) -> Callable[[int], BaseSampler]:
