@@ -12,6 +12,7 @@ from train.train_fakes import data, make_run
 from bigopt.measure import export_onnx, export_pt2
 from bigopt.measure.session import Session
 from bigopt.pipeline.driver import compress
+from bigopt.pipeline.notes import Collected
 from bigopt.pipeline.structure import load_structure, save_structure
 from bigopt.surgery import Groups
 from bigopt.train import Fitter
@@ -25,25 +26,9 @@ from bigopt_plugins.compression.l0.plugin import L0
 from bigopt_plugins.compression.quantization.plugin import Quantization
 
 
-class Told:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.notes, self.values, self.tables = [], {}, {}
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def value(self, name, value):
-        self.values[name] = value
-
-    def table(self, name, rows):
-        self.tables[name] = rows
-
-
 def prepared(tmp_path, topology="sequential", model=None, options=None, **arguments):
     run = make_run(tmp_path, small(topology) if model is None else model, data(image=True))
-    run.report = Told()
+    run.report = Collected()
     run.options = options or StepOptions()
     part = Activation(**arguments)
     part.prepare(run, None)

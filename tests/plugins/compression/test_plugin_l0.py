@@ -11,6 +11,7 @@ from train.train_fakes import data, make_run
 from bigopt.measure import export_onnx
 from bigopt.measure.session import Session
 from bigopt.pipeline.driver import compress
+from bigopt.pipeline.notes import Collected
 from bigopt.surgery import Groups
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
@@ -40,25 +41,9 @@ def weight_count(model) -> int:
     return sum(m.weight.numel() for m in model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear))
 
 
-class Told:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.notes, self.values, self.tables = [], {}, {}
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def value(self, name, value):
-        self.values[name] = value
-
-    def table(self, name, rows):
-        self.tables[name] = rows
-
-
 def prepared(tmp_path, topology="sequential", **arguments):
     run = make_run(tmp_path, small(topology), dataset(topology))
-    run.report = Told()
+    run.report = Collected()
     part = L0(**arguments)
     part.prepare(run, None)
     return run, part
@@ -302,7 +287,7 @@ def test_unit_balls_take_whole_units(norm):
 
 def trained(folder, topology="sequential", epochs=4, **arguments):
     run = make_run(folder, small(topology), dataset(topology), max_epochs=epochs, optimizer=Optimizer(lr=3e-3))
-    run.report = Told()
+    run.report = Collected()
     compress(run, "l0", L0(**arguments), StepOptions(recover=Recover(lr=1.0)), Fitter(folder))
     return run
 

@@ -13,6 +13,7 @@ from train.train_fakes import data, make_run
 from bigopt.measure import count, export_onnx
 from bigopt.measure._count_onnx import count_onnx
 from bigopt.measure.session import Session
+from bigopt.pipeline.notes import Collected
 from bigopt.train import Fitter
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
@@ -30,28 +31,12 @@ from bigopt_plugins.compression.quantization.plugin import Quantization
 NO_FIT = lambda *a, **k: None  # noqa: E731
 
 
-class Told:
-    """A reporter that remembers."""
-
-    def __init__(self) -> None:
-        self.notes, self.values, self.tables = [], {}, {}
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def value(self, name, value):
-        self.values[name] = value
-
-    def table(self, name, rows):
-        self.tables[name] = rows
-
-
 def run_of(tmp_path, model, x=None):
     dataset = data(image=True)
     if x is not None:
         dataset.train.x, dataset.train.y = x, torch.zeros(len(x), dtype=torch.int64)
     run = make_run(tmp_path, model, dataset)
-    run.report = Told()
+    run.report = Collected()
     return run
 
 

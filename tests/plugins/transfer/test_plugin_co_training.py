@@ -13,6 +13,7 @@ from torch.nn import functional
 from train.train_fakes import CLASSES, FEATURES, data, make_run, mlp, same, tensors, weights
 
 from bigopt.data import hide_labels
+from bigopt.pipeline.notes import Collected
 from bigopt.pipeline.session import Session
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
@@ -48,22 +49,6 @@ class Build:
         return self.other
 
 
-class Notes:
-    """A reporter that remembers."""
-
-    def __init__(self):
-        self.notes, self.tables, self.values = [], {}, {}
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def table(self, name, rows):
-        self.tables[name] = rows
-
-    def value(self, name, value):
-        self.values[name] = value
-
-
 def few():
     known = data(train=60)
     train = TensorSplit(known.train.x[:12], known.train.y[:12])
@@ -72,7 +57,7 @@ def few():
 
 def made(tmp_path, dataset=None, **trainer):
     run = make_run(tmp_path, Network(mlp()), dataset or few(), batch_size=12, **trainer)
-    run.build, run.report = Build(), Notes()
+    run.build, run.report = Build(), Collected()
     run.settings.extra["model"] = {"name": "mlp"}
     return run
 

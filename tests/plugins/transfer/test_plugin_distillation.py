@@ -11,6 +11,7 @@ from torch import nn
 from train.train_fakes import cnn, data, make_run, mlp, same, weights
 
 from bigopt.pipeline.build import Builder
+from bigopt.pipeline.notes import Collected
 from bigopt.pipeline.structure import save_structure
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output, Role
@@ -361,19 +362,8 @@ def test_fitnets_first_stage_trains_the_lower_layers_alone(run, tmp_path):
 # ---- teachers
 
 
-class Notes:
-    def __init__(self):
-        self.notes, self.tables = [], {}
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def table(self, name, rows):
-        self.tables[name] = list(rows)
-
-
 def test_teachers_are_trained_on_the_spot_with_the_recipe_and_weighted(run):
-    run.build, run.report = Build(net(6, seed=3), net(2, seed=5)), Notes()
+    run.build, run.report = Build(net(6, seed=3), net(2, seed=5)), Collected()
     calls = []
 
     def fit(teacher, epochs=None, **options):
@@ -432,7 +422,7 @@ def test_a_run_folder_and_an_onnx_file_answer_alike(run, tmp_path):
 def test_a_folder_of_transformers_answers_in_the_data_s_order_behind_its_own_normalisation(run, tmp_path):
     import json
 
-    run.build, run.report = Builder(0), Notes()
+    run.build, run.report = Builder(0), Collected()
     run.data.schema = Schema("classification", "image", (1, 6, 6), 3, ("cat", "dog", "owl"))
     config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
     made = run.build.model({"name": "hf_vision", "config": config}, run.data).net.eval()

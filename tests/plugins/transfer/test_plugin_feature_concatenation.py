@@ -7,8 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 from train.train_fakes import data, make_run
-from transfer_nets import Notes, changed, net, state
+from transfer_nets import changed, net, state
 
+from bigopt.pipeline.notes import Collected
 from bigopt.surgery import Groups
 from bigopt.train import Fitter
 from bigopt.vocabulary.errors import RequestError
@@ -21,7 +22,7 @@ LAYERS = ["0.0", "0.1"]  # 4 × 3 × 3 and 6 × 3 × 3 maps
 @pytest.fixture
 def run(tmp_path):
     run = make_run(tmp_path, net(), data(image=True), max_epochs=2)
-    run.report = Notes()
+    run.report = Collected()
     return run
 
 

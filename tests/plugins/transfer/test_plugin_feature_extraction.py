@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 from train.train_fakes import data, make_run
-from transfer_nets import Build, Notes, changed, net, state
+from transfer_nets import Build, changed, net, state
 
+from bigopt.pipeline.notes import Collected
 from bigopt.store import load_tensors
 from bigopt.train import Fitter
 from bigopt.vocabulary.data import Schema
@@ -20,7 +21,7 @@ CUT = "net.1"
 @pytest.fixture
 def run(tmp_path):
     run = make_run(tmp_path, net(), data(image=True), max_epochs=3)
-    run.report = Notes()
+    run.report = Collected()
     return run
 
 

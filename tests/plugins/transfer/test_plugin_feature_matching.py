@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 from train.train_fakes import data, make_run
-from transfer_nets import Build, Notes, net, state
+from transfer_nets import Build, net, state
 
+from bigopt.pipeline.notes import Collected
 from bigopt.train import Fitter, evaluate
 from bigopt.vocabulary.data import Schema
 from bigopt.vocabulary.errors import RequestError
@@ -75,7 +76,7 @@ def run(tmp_path):
     dataset = data(image=True)
     dataset.schema = Schema("classification", "image", (1, 6, 6), 3, NAMES)
     run = make_run(tmp_path, net(), dataset, max_epochs=3)
-    run.report = Notes()
+    run.report = Collected()
     run.settings.extra["model"] = {"name": "resnet"}
     source = data(image=True)
     source.schema = Schema("classification", "image", (1, 6, 6), 3, ("c", "a", "b"))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 from train.train_fakes import data, make_run
-from transfer_nets import Notes, changed, net, state
+from transfer_nets import changed, net, state
 
+from bigopt.pipeline.notes import Collected
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.errors import RequestError
@@ -25,7 +26,7 @@ BLOCKS = ["net.0.0.0", "net.0.0.1", "net.0.1.0", "net.0.1.1", "net.1"]
 @pytest.fixture
 def run(tmp_path):
     run = make_run(tmp_path, net(), data(image=True), max_epochs=2)
-    run.report = Notes()
+    run.report = Collected()
     return run
 
 
@@ -153,7 +154,7 @@ def mlp():
 @pytest.mark.parametrize("kind", ["lora", "dora", "ia3"])
 def test_merged_adapters_answer_as_unmerged_ones(tmp_path, kind):
     run = make_run(tmp_path, mlp(), data(), max_epochs=2, optimizer=Optimizer(lr=0.05))
-    run.report = Notes()
+    run.report = Collected()
     part = FineTuning(adapter=kind, rank=2)
     run.parts = [part]
     before, plain = run.model(run.data.val.x), state(run.model)

@@ -4,8 +4,9 @@ import math
 
 import torch
 from train.train_fakes import data, make_run
-from transfer_nets import Build, Notes, net
+from transfer_nets import Build, net
 
+from bigopt.pipeline.notes import Collected
 from bigopt_plugins.transfer._ranking import best_source, logme
 
 
@@ -49,7 +50,7 @@ def test_logme_with_more_features_than_samples_is_finite_and_clear_features_win(
 
 def test_the_source_with_the_greatest_evidence_is_chosen(tmp_path):
     run = make_run(tmp_path, net(), data(image=True))
-    run.report = Notes()
+    run.report = Collected()
     run.settings.extra["model"] = {"name": "resnet"}
     good, flat = net(seed=1), net(seed=2)
     with torch.no_grad():

@@ -33,22 +33,6 @@ class Build:
         return self.data
 
 
-class Notes:
-    """A reporter that remembers."""
-
-    def __init__(self):
-        self.notes, self.tables, self.values = [], {}, {}
-
-    def note(self, text):
-        self.notes.append(text)
-
-    def table(self, name, rows):
-        self.tables[name] = [dict(row) for row in rows]
-
-    def value(self, name, value):
-        self.values[name] = value
-
-
 def state(model):
     return {name: value.detach().clone() for name, value in model.state_dict().items()}
 
