@@ -115,12 +115,12 @@ def swap(model: nn.Module, name: str, pair: Pair, example: Tensor) -> str | None
     """Puts a pair in a layer's place; if the model does not run with it, takes it back and gives the reason."""
     layer = model.get_submodule(name)
     modes = [(module, module.training) for module in model.modules()]
-    put(model, name, pair)
+    model.set_submodule(name, pair)
     try:
         with torch.no_grad():
             model.eval()(example)
     except Exception as error:  # whatever a stranger's module does with its layer
-        put(model, name, layer)
+        model.set_submodule(name, layer)
         return (
             f"the model does not run without it ({str(error).splitlines()[0] if str(error) else type(error).__name__})"
         )
@@ -128,11 +128,6 @@ def swap(model: nn.Module, name: str, pair: Pair, example: Tensor) -> str | None
         for module, training in modes:
             module.training = training
     return None
-
-
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of another."""
-    setattr(parent(model, name), name.rpartition(".")[2], module)
 
 
 def parent(model: nn.Module, name: str) -> nn.Module:

@@ -20,7 +20,6 @@ from bigopt_plugins.compression._factors import (
     kept_energy,
     matrix_of,
     parent,
-    put,
     rank_of,
     size_of,
     swap,
@@ -132,7 +131,7 @@ class LowRank(Part):
             fits = False
         if not fits:
             raise RequestError(f"low_rank: the change {dict(entry)} does not fit this model")
-        put(model, str(entry["layer"]), Pair.like(layer, rank))
+        model.set_submodule(str(entry["layer"]), Pair.like(layer, rank))
 
     def _layers(self, run: Run, model: Network, example: Tensor) -> tuple[list[str], dict[str, str]]:
         """Names of what can be decomposed (pairs again), and of what cannot, with the reason."""

@@ -9,7 +9,6 @@ from typing import Any, Literal
 from torch import nn
 
 from bigopt.vocabulary.errors import RequestError
-from bigopt_plugins.transfer._layers import put
 
 Adapter = Literal["lora", "dora", "ia3"]
 
@@ -91,7 +90,7 @@ def merge(model: nn.Module) -> int:
     for name, module in found:
         merging: Any = module
         merging.merge(safe_merge=False)
-        put(model, name, merging.get_base_layer())
+        model.set_submodule(name, merging.get_base_layer())
     for module in model.modules():
         module.__dict__.pop("peft_config", None)
     return len(found)

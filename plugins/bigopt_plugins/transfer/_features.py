@@ -14,7 +14,6 @@ from bigopt.train import predict
 from bigopt.vocabulary.data import Data, Split, TensorSplit
 from bigopt.vocabulary.part import Part
 from bigopt.vocabulary.run import Run
-from bigopt_plugins.transfer._layers import put
 
 
 class Standardize(nn.Module):
@@ -48,11 +47,11 @@ class Standardize(nn.Module):
 def cut_off(model: nn.Module, name: str) -> Iterator[nn.Module]:
     """A model without one of its modules while the block runs, so that it gives what enters this module."""
     head = model.get_submodule(name)
-    put(model, name, nn.Identity())
+    model.set_submodule(name, nn.Identity())
     try:
         yield model
     finally:
-        put(model, name, head)
+        model.set_submodule(name, head)
 
 
 def features(run: Run, model: nn.Module, cut: str, split: Split) -> Tensor:

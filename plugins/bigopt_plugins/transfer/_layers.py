@@ -49,12 +49,6 @@ def head_name(model: nn.Module) -> str:
     return names[-1]
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of a named one."""
-    owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, module)
-
-
 def dense(sizes: list[int]) -> nn.Module:
     """Linear layers with ReLU between them; a single one for two sizes."""
     layers: list[nn.Module] = []
@@ -74,7 +68,7 @@ def put_head(model: nn.Module, entry: Mapping[str, Any]) -> None:
         model.get_submodule(str(entry["at"]))
     except (AttributeError, KeyError, TypeError, ValueError):
         raise RequestError(f"{entry.get('plugin')}: the change {dict(entry)} does not fit this model") from None
-    put(model, str(entry["at"]), dense(sizes))
+    model.set_submodule(str(entry["at"]), dense(sizes))
 
 
 @contextmanager

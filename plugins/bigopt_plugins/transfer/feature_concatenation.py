@@ -14,7 +14,7 @@ from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.transfer._concatenated import Concatenated, make_head, matching
 from bigopt_plugins.transfer._features import Held, cacheable, train_head_only, whole_again
-from bigopt_plugins.transfer._layers import freeze_all_but, head_name, put, seeded, start_from, unfreeze
+from bigopt_plugins.transfer._layers import freeze_all_but, head_name, seeded, start_from, unfreeze
 
 HEAD = "net.head"
 
@@ -127,7 +127,7 @@ class FeatureConcatenation(Part):
         """
         try:
             assert isinstance(model, Network)
-            put(model, str(entry["last"]), nn.Identity())
+            model.set_submodule(str(entry["last"]), nn.Identity())
             head = make_head(
                 entry["head"], int(entry["inputs"]), [int(h) for h in entry["hidden"]], int(entry["classes"])
             )

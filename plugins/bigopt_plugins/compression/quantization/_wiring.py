@@ -104,7 +104,5 @@ def watch(model: nn.Module, hooks: Mapping[str, Hook], samples: Tensor, batch_si
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of another one."""
-    parent, _, leaf = name.rpartition(".")
-    module.train(model.get_submodule(name).training)
-    setattr(model.get_submodule(parent), leaf, module)
+    """Puts a module in the place of another one, in that one's mode."""
+    model.set_submodule(name, module.train(model.get_submodule(name).training))

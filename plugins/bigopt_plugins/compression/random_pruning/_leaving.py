@@ -75,7 +75,7 @@ def leave_out(model: nn.Module, whole: Whole) -> None:
     """
     parent, _, leaf = whole.name.rpartition(".")
     if whole.how == "identity":
-        put(model, whole.name, nn.Identity())
+        model.set_submodule(whole.name, nn.Identity())
         return
     if whole.how == "delete":
         siblings = model.get_submodule(parent)
@@ -87,13 +87,7 @@ def leave_out(model: nn.Module, whole: Whole) -> None:
     found = joins(owner).get(whole.name.removeprefix(f"{whole.owner}."))
     if found is None or found.how != whole.how:
         raise ValueError(f"{whole.name} is in no {whole.how} of {whole.owner}")
-    put(model, whole.owner, _without(owner, found))
-
-
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of another."""
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
+    model.set_submodule(whole.owner, _without(owner, found))
 
 
 def joins(owner: nn.Module) -> dict[str, Joined]:

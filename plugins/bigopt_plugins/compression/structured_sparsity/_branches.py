@@ -59,10 +59,9 @@ class Branch:
 
 
 def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of another one."""
-    parent, _, leaf = name.rpartition(".")
+    """Puts a module in the place of another one, in that one's mode."""
     module.train(model.get_submodule(name).training)
-    setattr(model.get_submodule(parent), leaf, module.to(next(model.parameters()).device))
+    model.set_submodule(name, module.to(next(model.parameters()).device))
 
 
 def find_branches(model: nn.Module, example: Tensor) -> list[Branch]:
@@ -171,8 +170,7 @@ def _without(model: nn.Module, parts: Sequence[tuple[str, int | None]]) -> Itera
         yield
     finally:
         for (name, module), mode in zip(held, modes, strict=True):
-            parent, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(parent), leaf, module)
+            model.set_submodule(name, module)
             module.training = mode
 
 

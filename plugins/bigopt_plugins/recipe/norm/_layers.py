@@ -66,18 +66,12 @@ def followers(model: nn.Module, x: Tensor) -> dict[str, str | None]:
     return {name: norm for name, norm in found.items() if seen.count(name) == 1}
 
 
-def put(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Puts a module in the place of a named one."""
-    owner, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(owner), leaf, module)
-
-
 def insert(model: nn.Module, name: str) -> None:
     """A batch norm behind a layer, which it first leaves as it is (up to its epsilon)."""
     layer: Any = model.get_submodule(name)
     norm = nn.BatchNorm2d if isinstance(layer, nn.Conv2d) else nn.BatchNorm1d
     units = layer.out_features if isinstance(layer, nn.Linear) else layer.out_channels
-    put(model, name, nn.Sequential(layer, norm(units).to(layer.weight.device)).train(layer.training))
+    model.set_submodule(name, nn.Sequential(layer, norm(units).to(layer.weight.device)).train(layer.training))
 
 
 def remove(model: nn.Module, layer: str, norm: str) -> None:
@@ -86,8 +80,8 @@ def remove(model: nn.Module, layer: str, norm: str) -> None:
     behind: Any = model.get_submodule(norm)
     training = before.training
     fuse: Any = fusion.fuse_linear_bn_eval if isinstance(before, nn.Linear) else fusion.fuse_conv_bn_eval
-    put(model, layer, fuse(before.eval(), behind.eval()).train(training))
-    put(model, norm, nn.Identity())
+    model.set_submodule(layer, fuse(before.eval(), behind.eval()).train(training))
+    model.set_submodule(norm, nn.Identity())
 
 
 def swap(model: nn.Module, name: str, kind: Kind, groups: int) -> None:
@@ -106,4 +100,4 @@ def swap(model: nn.Module, name: str, kind: Kind, groups: int) -> None:
     if old.affine:
         new.load_state_dict({"weight": old.weight.detach(), "bias": old.bias.detach()})
         new.to(old.weight.device)
-    put(model, name, new.train(old.training))
+    model.set_submodule(name, new.train(old.training))
