@@ -235,6 +235,15 @@ def test_same_seed_same_units_another_seed_others(tmp_path):
     assert changes[0] == changes[1] != changes[2]
 
 
+def test_another_draw_takes_other_units_of_the_same_model(tmp_path):
+    changes = []
+    for draw in (0, 1, 2):
+        run = make_run(tmp_path, network("resnet"), data(image=True))
+        RandomPruning(draw=draw).apply(run, 0.3)
+        changes.append(str(run.model.changes))
+    assert len(set(changes)) == 3
+
+
 def test_units_under_a_norm_over_channels_are_named_and_left(tmp_path):
     class Normed(nn.Module):
         def __init__(self) -> None:

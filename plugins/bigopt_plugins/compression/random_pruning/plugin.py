@@ -49,6 +49,7 @@ class RandomPruning(Part):
             matches and only keeps its input's shape, such as a whole Inception module, is passed by, which is
             possible with ``mode=remove`` only.
         min_units: units that a layer keeps at least.
+        draw: which of the seed's draws; others take other units of the same trained model.
 
     Raises:
         RequestError: an argument is out of range.
@@ -65,6 +66,7 @@ class RandomPruning(Part):
         mode: Literal["zero", "remove"] = "remove",
         candidates: tuple[str, ...] = (),
         min_units: int = 1,
+        draw: int = 0,
     ) -> None:
         problems = []
         if not 0 <= ratio < 1:
@@ -80,6 +82,8 @@ class RandomPruning(Part):
             problems.append(f"candidates: got {list(candidates)}, but target is {target}; set target=modules")
         if min_units < 1:
             problems.append(f"min_units: got {min_units}, expected at least 1")
+        if draw < 0:
+            problems.append(f"draw: got {draw}, expected 0 or more")
         if problems:
             raise RequestError(problems)
         self.ratio = ratio
@@ -88,10 +92,14 @@ class RandomPruning(Part):
         self.mode = mode
         self.candidates = tuple(candidates)
         self.min_units = min_units
+        self.draw = draw
 
     def strength(self) -> float:
         """The configured ratio."""
         return self.ratio
+
+    def _seed(self, run: Run) -> int:
+        return run.seed + 7_919 * self.draw
 
     def recovery_lr(self, run: Run) -> float:
         """What is left after half of the units went has far to go: the full learning rate."""
@@ -142,7 +150,7 @@ class RandomPruning(Part):
         tell_left(run, left)
         by_name = {group.name: group for group in chosen if only in (None, group.name)}
         pools = {name: alive(model, group) for name, group in by_name.items()}
-        taken = choose(model, pools, strength, self.ranking, dict.fromkeys(pools, self.min_units), run.seed)
+        taken = choose(model, pools, strength, self.ranking, dict.fromkeys(pools, self.min_units), self._seed(run))
         if self.mode == "zero":
             hold(model, kept_units(model, groups, taken))
         else:
@@ -161,7 +169,7 @@ class RandomPruning(Part):
         if only is not None:
             taken = [whole for whole in left_over if whole.name == only and strength > 0]
         else:
-            taken = self._choose_modules(model, left_over, strength, run.seed)
+            taken = self._choose_modules(model, left_over, strength, self._seed(run))
         if self.mode == "zero":
             hold(model, kept_wholes(model, Groups(model, _example(run, 2)), taken))
         else:
