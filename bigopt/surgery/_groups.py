@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from bigopt.surgery._attention import Attention, attention_blocks, shrink_attention
+from bigopt.surgery._layout import Layout
+from bigopt.surgery._trial import failing
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 
@@ -55,12 +57,21 @@ class Groups:
         example: raw input ``(N, …)`` for tracing.
         ignore: name patterns of layers that keep all their channels; the layer that computes the logits always does.
         strict: raise on a layer that cannot be handled, instead of naming it and leaving it.
+        trial: where the model splits, slices or joins in a way that leaves indices to be guessed, first try removal
+            on a copy, and leave what comes out wrong.
 
     Raises:
         RequestError: the model cannot be traced, or ``strict`` and a layer cannot be handled.
     """
 
-    def __init__(self, model: Network, example: Tensor, ignore: Sequence[str] = (), strict: bool = False) -> None:
+    def __init__(
+        self,
+        model: Network,
+        example: Tensor,
+        ignore: Sequence[str] = (),
+        strict: bool = False,
+        trial: bool = True,
+    ) -> None:
         self.model = model
         self.example = example
         self.ignore = tuple(ignore)
@@ -68,8 +79,10 @@ class Groups:
         self.unhandled: dict[str, str] = {}
         self.attention: list[Attention] = attention_blocks(model)
         self._names = {module: name for name, module in model.named_modules()}
-        self._graph = _trace(model, example)
+        self._graph, known = _trace(model, example)
         self._groups = list(self._collect())
+        if trial and not known:
+            self._leave_failing()
 
     def __iter__(self) -> Iterator[ChannelGroup]:
         return iter(self._groups)
@@ -131,10 +144,24 @@ class Groups:
             reason, unit = self._unit(raw, layers)
             if reason is None:
                 yield ChannelGroup(root, layers, channels, unit, raw)
-            elif self.strict:
-                raise RequestError(f"layer {root} cannot be pruned: {reason}; name it in ignore or set strict=false")
             else:
-                self.unhandled[root] = reason
+                self._leave(root, reason)
+
+    def _leave_failing(self) -> None:
+        def find(model: Network) -> Groups:
+            return Groups(model, self.example, self.ignore, trial=False)
+
+        wrong = failing(self.model, self.example, find, [group.name for group in self._groups])
+        for group in self._groups:
+            if group.name in wrong:
+                others = ", ".join(group.layers[1:])
+                self._leave(group.name, wrong[group.name] + (f"; {others} tied to it stays as well" if others else ""))
+        self._groups = [group for group in self._groups if group.name not in self.unhandled]
+
+    def _leave(self, name: str, reason: str) -> None:
+        if self.strict:
+            raise RequestError(f"layer {name} cannot be pruned: {reason}; name it in ignore or set strict=false")
+        self.unhandled[name] = reason
 
     def _layers(self, raw: Any) -> Iterator[str]:
         """Names of the convolutions and linear layers that lose output channels, the root first."""
@@ -193,8 +220,8 @@ def last_layer(model: nn.Module, example: Tensor) -> str:
     return order[-1] if order else ""
 
 
-def _trace(model: Network, example: Tensor) -> Any:
-    """torch-pruning's dependency graph; the message of a failure is one line."""
+def _trace(model: Network, example: Tensor) -> tuple[Any, bool]:
+    """torch-pruning's dependency graph, and whether all its indices are certain; a failure's message is one line."""
     import torch_pruning as tp
 
     logging.getLogger("torch_pruning").setLevel(logging.ERROR)
@@ -205,7 +232,9 @@ def _trace(model: Network, example: Tensor) -> Any:
         parameter.requires_grad_(True)
     try:
         with torch.enable_grad():
-            return tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+            with Layout() as layout:
+                graph = tp.DependencyGraph().build_dependency(model, example_inputs=example, verbose=False)
+            return graph, layout.apply(graph)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise RequestError(f"the model cannot be traced for removing channels: {reason}") from error
