@@ -17,6 +17,7 @@ from bigopt.train import checkpoint, ddp
 from bigopt.train._loop import Closing, Opening
 from bigopt.train._module import FitModule
 from bigopt.train._trainer import build_trainer, quiet, torch_settings
+from bigopt.train.allocator import keep_freed_memory
 from bigopt.train.data import EpochLoader
 from bigopt.train.evaluate import device_of
 from bigopt.train.job import Job, companions
@@ -41,6 +42,7 @@ def train(job: Job, signals: Signals, generations: Generations, key: str) -> Rec
     """
     if job.batches == 0:
         raise RequestError(f"{job.name}: the training split is empty")
+    keep_freed_memory()
     state = _resumed(generations, key)
     with ExitStack() as stack:
         stack.enter_context(quiet())
