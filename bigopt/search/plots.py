@@ -92,6 +92,7 @@ def _attempt(work: Callable[[], Any], name: str) -> Any:
 
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    logging.getLogger("matplotlib.category").setLevel(logging.WARNING)  # tells of choices that look like numbers
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -29,6 +29,7 @@ def quiet() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+    warnings.filterwarnings("ignore", message=".*warn_independent_sampling", category=FutureWarning)
     logging.getLogger("optuna").setLevel(logging.WARNING)
 
 
