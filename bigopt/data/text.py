@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bigopt.data.files import need_folder
+from bigopt.data.pretrained import pretrained_folder
 from bigopt.vocabulary.errors import RequestError
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def encode(
         texts: all splits' texts.
         train: positions of the training texts: a small tokenizer is trained on these alone, and they set the length
             ``L``, their longest in tokens rounded up to a multiple of 8, at most ``max_length``.
-        folder: local folder of a pretrained tokenizer; None trains a small one.
+        folder: local folder of a pretrained tokenizer, or an installed package that holds one; None trains a small one.
         max_length: longer texts are cut, tokens.
         vocab_size: of a small tokenizer, at most.
         key: the configuration's key of ``folder``, for messages.
@@ -85,7 +86,7 @@ def _pretrained(texts: Sequence[str], folder: str, key: str) -> tuple[list[list[
     from transformers import AutoTokenizer
     from transformers.utils import logging
 
-    place = need_folder(folder, key)
+    place = need_folder(pretrained_folder(folder), key)
     logging.set_verbosity_error()  # it warns of every text longer than the model's limit; they are cut below
     try:
         # Never from the network, and never code that lies in the folder.

@@ -47,7 +47,8 @@ def hf_dataset(
         size: height and width that images are scaled and cropped to, pixels.
         channels: of images: 1 (grey) or 3 (RGB).
         flips: whether a horizontally flipped image is still of its class.
-        tokenizer: local folder of a pretrained tokenizer; null trains a small one on the training split.
+        tokenizer: local folder of a pretrained tokenizer, or the name of an installed package that holds one; null
+            trains a small one on the training split.
         vocab_size: tokens of the small tokenizer at most.
         max_length: longer texts are cut, tokens.
         seed: of the splits.

@@ -30,7 +30,8 @@ def text_csv(
         path: the file.
         text: the column with the text.
         label: the column with the class.
-        tokenizer: local folder of a pretrained tokenizer; null trains a small one on the training split.
+        tokenizer: local folder of a pretrained tokenizer, or the name of an installed package that holds one; null
+            trains a small one on the training split.
         vocab_size: tokens of the small tokenizer at most.
         max_length: longer texts are cut, tokens.
         separator: between fields; ``\t`` for a tab.

@@ -68,7 +68,8 @@ def from_folder(family: str, folder: str, num_labels: int) -> nn.Module:
     path = Path(folder).expanduser()
     if not (path / "config.json").is_file():
         raise RequestError(
-            f"pretrained: got {folder!r}, expected a local folder with a config.json (nothing is fetched)"
+            f"pretrained: got {folder!r}, expected a local folder with a config.json, or an installed package that "
+            "holds one (nothing is fetched)"
         )
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:

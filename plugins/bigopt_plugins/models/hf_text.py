@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
+from bigopt.data.pretrained import pretrained_folder
 from bigopt.vocabulary.errors import RequestError
-from bigopt_plugins.models._common import at_least, refuse
+from bigopt_plugins.models._common import at_least, choice, refuse
+from bigopt_plugins.models._pooling import MeanPooled, says_mean
 from bigopt_plugins.models._transformers import from_config, from_folder, try_out
 
 FAMILY = "AutoModelForSequenceClassification"
@@ -30,6 +33,7 @@ def hf_text(
     model_type: str = "bert",
     config: dict[str, Any] | None = None,
     pretrained: str | None = None,
+    pooling: Literal["own", "mean"] | None = None,
 ) -> nn.Module:
     """Any text classifier of transformers: a small BERT by default (Devlin et al. 2019).
 
@@ -42,33 +46,60 @@ def hf_text(
         in_features: length of the texts in tokens, from the data.
         model_type: architecture, as transformers calls it (``bert``, ``distilbert``, ``roberta``, …).
         config: settings of the architecture, such as ``{hidden_size: 64}``.
-        pretrained: folder that ``save_pretrained`` wrote; then ``model_type`` and ``config`` come from there.
+        pretrained: folder that ``save_pretrained`` wrote, or the name of an installed package that holds one; then
+            ``model_type`` and ``config`` come from there. The dataset needs the same folder's tokenizer.
+        pooling: what the head sees: ``own``, as the architecture has it (BERT: the first token), or ``mean`` of all
+            tokens. Null takes the mean where the folder says that its encoder was trained so, as those of
+            sentence-transformers do.
 
     Raises:
         RequestError: an unknown architecture or setting, a folder that cannot be loaded, or texts it cannot take.
     """
     refuse(at_least(1, vocab_size=vocab_size, num_classes=num_classes, in_features=in_features))
+    refuse(choice("pooling", pooling, ("own", "mean", None)))
     if pretrained is not None:
         if config:
             raise RequestError("config: got settings beside pretrained, whose folder has its own; set one of the two")
-        model = from_folder(FAMILY, pretrained, num_classes)
-        _check_vocabulary(model, vocab_size)
+        folder = pretrained_folder(pretrained)
+        model = from_folder(FAMILY, folder, num_classes)
+        _check_vocabulary(model, Path(folder).expanduser(), vocab_size)
+        mean = says_mean(Path(folder).expanduser()) if pooling is None else pooling == "mean"
     else:
         # A few positions more than tokens: RoBERTa counts from behind its padding token.
         positions = {"max_position_embeddings": max(SHORTEST, in_features + 2)}
         data = {"vocab_size": vocab_size, "num_labels": num_classes}
         model = from_config(FAMILY, model_type, {**SMALL, **positions, **TOKENS}, config or {}, data)
+        mean = pooling == "mean"
+    if mean:
+        model = MeanPooled(model, num_classes)
     try_out(model, torch.full((2, in_features), vocab_size - 1), pretrained or model_type)
     return model
 
 
-def _check_vocabulary(model: Any, vocab_size: int) -> None:
+def _check_vocabulary(model: Any, folder: Path, vocab_size: int) -> None:
+    """Refuses token ids of another tokenizer than the model was trained with, which would mean other words to it."""
     known = model.config.vocab_size
     if vocab_size > known:
         raise RequestError(
             f"pretrained: the model knows {known} tokens, the data's tokenizer has {vocab_size}; "
             "give the dataset the tokenizer of the same folder"
         )
+    own = _tokens(folder / "tokenizer.json")
+    if own is not None and own != vocab_size:
+        raise RequestError(
+            f"pretrained: the folder's tokenizer has {own} tokens, the data's {vocab_size}; "
+            "set dataset.tokenizer to the same as model.pretrained"
+        )
+
+
+def _tokens(file: Path) -> int | None:
+    """Number of tokens of a stored tokenizer; None where there is none that can be read."""
+    from tokenizers import Tokenizer
+
+    try:
+        return int(Tokenizer.from_file(str(file)).get_vocab_size(with_added_tokens=True))
+    except Exception:  # the library raises plain exceptions
+        return None
 
 
 hf_text.kinds = ("text",)  # type: ignore[attr-defined]

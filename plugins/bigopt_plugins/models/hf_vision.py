@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from bigopt.data.pretrained import pretrained_folder
 from bigopt.vocabulary.errors import RequestError
 from bigopt_plugins.models._common import at_least, refuse
 from bigopt_plugins.models._transformers import from_config, from_folder, try_out
@@ -38,7 +39,8 @@ def hf_vision(
         num_classes: classes or regression targets, from the data.
         model_type: architecture, as transformers calls it (``vit``, ``deit``, ``convnext``, ``resnet``, …).
         config: settings of the architecture, such as ``{hidden_size: 128, patch_size: 4}``.
-        pretrained: folder that ``save_pretrained`` wrote; then ``model_type`` and ``config`` come from there.
+        pretrained: folder that ``save_pretrained`` wrote, or the name of an installed package that holds one; then
+            ``model_type`` and ``config`` come from there.
 
     Raises:
         RequestError: an unknown architecture or setting, a folder that cannot be loaded, or images it cannot take.
@@ -47,7 +49,7 @@ def hf_vision(
     if pretrained is not None:
         if config:
             raise RequestError("config: got settings beside pretrained, whose folder has its own; set one of the two")
-        model = from_folder(FAMILY, pretrained, num_classes)
+        model = from_folder(FAMILY, pretrained_folder(pretrained), num_classes)
         _match_channels(model, in_channels)
     else:
         data = {"num_channels": in_channels, "image_size": image_size, "num_labels": num_classes}

@@ -1,11 +1,19 @@
+import json
 import pickle
+import shutil
 
 import pytest
 import torch
 from model_nets import ARGUMENTS, TINY, TOKENS, inputs, small, stirred
+from onnxruntime import InferenceSession
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
+from bigopt.data.pretrained import pretrained_folder
+from bigopt.measure.export import export_onnx
 from bigopt.surgery import Groups
 from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.network import Network
 from bigopt_plugins.models.hf_text import hf_text
 from bigopt_plugins.models.hf_vision import hf_vision
 
@@ -166,6 +174,7 @@ def test_a_folder_of_another_architecture_is_refused(text_folder, tmp_path):
         (hf_vision, {"config": {"patch_size": 16}}, "vit cannot take samples of shape"),
         (hf_vision, {"pretrained": "nowhere/at-all"}, "pretrained: got 'nowhere/at-all', expected a local folder"),
         (hf_vision, {"pretrained": "x", "config": {"a": 1}}, "config: got settings beside pretrained"),
+        (hf_text, {"pooling": "max"}, "pooling: got 'max', expected one of own, mean"),
         (hf_text, {"vocab_size": 0}, "vocab_size: got 0, expected a number of at least 1"),
         (hf_text, {"config": {"hidden_size": 30}}, "config: transformers refuses it for bert: The hidden size"),
     ],
@@ -178,3 +187,73 @@ def test_wrong_arguments(make, arguments, message):
 def test_the_data_win_over_the_configuration():
     arguments = {**ARGUMENTS["hf_vision"], "config": {**TINY, "num_channels": 3, "image_size": 99}}
     assert hf_vision(**arguments).config.num_channels == 1
+
+
+def sentence_folder(folder, model, **pooling):
+    """A folder as sentence-transformers writes it: the encoder, and what is made of its tokens."""
+    model.bert.save_pretrained(folder)
+    (folder / "modules.json").write_text(
+        json.dumps(
+            [
+                {"idx": 0, "path": "", "type": "sentence_transformers.models.Transformer"},
+                {"idx": 1, "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            ]
+        )
+    )
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    return folder
+
+
+def test_a_sentence_encoder_is_pooled_as_it_was_trained(text_folder, tmp_path):
+    model = text_folder[1]
+    folder = sentence_folder(tmp_path, model, pooling_mode_cls_token=False, pooling_mode_mean_tokens=True)
+    net = Network(hf_text(**{**TEXT, "num_classes": 3}, pretrained=str(folder)), pad_id=0).eval()
+    x = inputs("hf_text")
+    mask = (x != 0).float()
+    with torch.no_grad():
+        tokens = model.bert(x, attention_mask=mask.long()).last_hidden_state
+        mean = torch.stack([row[: int(count)].mean(0) for row, count in zip(tokens, mask.sum(1), strict=True)])
+        torch.testing.assert_close(net(x), net.net.classifier(mean), atol=1e-6, rtol=1e-5)
+    assert not [name for name, _ in net.named_parameters() if "pooler" in name]
+    own = hf_text(**{**TEXT, "num_classes": 3}, pretrained=str(folder), pooling="own")
+    assert own.bert.pooler is not None
+    first = sentence_folder(tmp_path / "first", model, pooling_mode_cls_token=True, pooling_mode_mean_tokens=False)
+    assert hf_text(**TEXT, pretrained=str(first)).bert.pooler is not None
+
+
+def test_a_mean_pooled_classifier_learns_exports_and_loses_heads(tmp_path):
+    net, x = stirred(small("hf_text", pooling="mean")), inputs("hf_text")
+    net(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in net.parameters())
+    groups = Groups(net.eval(), x[:2])
+    assert groups.unhandled == {}
+    for group in list(groups):
+        groups.remove(group, range(group.units // 2))
+    assert net.net.bert.encoder.layer[0].attention.self.query.weight.shape == (8, 8)
+    file = export_onnx(net, x[:3], tmp_path / "model.onnx")
+    answers = InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, {"input": x.numpy()})[0]
+    torch.testing.assert_close(torch.from_numpy(answers), net(x).detach(), atol=1e-5, rtol=1e-4)
+
+
+def test_pretrained_may_be_an_installed_package_which_is_not_imported(text_folder, tmp_path, monkeypatch):
+    package = tmp_path / "some_encoder"
+    shutil.copytree(text_folder[0], package / "model")
+    (package / "__init__.py").write_text("raise RuntimeError('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert pretrained_folder("some_encoder") == str(package / "model")
+    net, x = hf_text(**TEXT, pretrained="some_encoder"), inputs("hf_text")
+    with torch.no_grad():
+        assert torch.equal(net.eval()(x).logits, text_folder[1](x).logits)
+    with pytest.raises(RequestError, match=r"got 'no_such_encoder', expected a local folder .*or an installed package"):
+        hf_text(**TEXT, pretrained="no_such_encoder")
+
+
+def test_token_ids_of_another_tokenizer_are_refused(text_folder, tmp_path):
+    shutil.copytree(text_folder[0], tmp_path / "model")
+    words = {f"w{i}": i for i in range(TOKENS)}
+    Tokenizer(WordLevel(words, "w0")).save(str(tmp_path / "model" / "tokenizer.json"))
+    folder = str(tmp_path / "model")
+    assert hf_text(**TEXT, pretrained=folder).config.vocab_size == TOKENS
+    with pytest.raises(RequestError, match="tokenizer has 40 tokens, the data's 30; set dataset.tokenizer to the same"):
+        hf_text(**{**TEXT, "vocab_size": 30}, pretrained=folder)
