@@ -33,7 +33,7 @@ def open_ui(uri: str | None = None, port: int = 5000, working_dir: Path | None =
         print(f"MLflow: {target.shown}")
         return 0
     command, environment = ui_command(target, port)
-    print(f"MLflow: http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"MLflow: http://{HOST}:{port}{page(target)} (Ctrl-C ends it)", flush=True)
     # in a session of its own: the server has children, which must all go when this process is asked to
     server = subprocess.Popen(command, env=environment, start_new_session=True)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -44,6 +44,14 @@ def open_ui(uri: str | None = None, port: int = 5000, working_dir: Path | None =
     finally:
         signal.signal(signal.SIGTERM, before)
         _end(server)
+
+
+def page(target: Target) -> str:
+    """Where the pages have the table of runs; they open on traces of language models otherwise."""
+    if target.file is None:
+        return ""
+    found = target.client().get_experiment_by_name(target.experiment)
+    return "" if found is None else f"/#/experiments/{found.experiment_id}/runs?workflowType=machine_learning"
 
 
 def ui_command(target: Target, port: int) -> tuple[list[str], dict[str, str]]:

@@ -245,6 +245,7 @@ def test_ui_ends_with_everything_that_it_started(project, number, tmp_path):
 import sys
 from pathlib import Path
 from bigopt.tracking import ui
+ui.page = lambda target: ""
 ui.ui_command = lambda target, port: ([sys.executable, "-c", {fake!r}], None)
 sys.exit(ui.open_ui(None, 5999, Path({str(project)!r})))
 """

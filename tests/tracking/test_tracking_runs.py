@@ -341,3 +341,16 @@ def test_importing_tracking_does_not_import_mlflow():
         "import sys, json, bigopt.tracking; print(json.dumps(sorted({'mlflow', 'torch', 'numpy'} & set(sys.modules))))"
     )
     assert json.loads(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout) == []
+
+
+def test_the_link_leads_to_the_table_of_runs(project):
+    from bigopt.tracking import ui
+    from bigopt.tracking.target import resolve
+
+    target = resolve(None, project)
+    assert ui.page(target) == ""
+    tracker = make_tracker(Tracking(), project / "runs" / "one", project)
+    tracker.start("one", {}, {})
+    tracker.finish("finished")
+    id = target.client().get_experiment_by_name("bigopt").experiment_id
+    assert ui.page(target) == f"/#/experiments/{id}/runs?workflowType=machine_learning"
