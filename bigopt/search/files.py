@@ -84,7 +84,8 @@ def table(plan: Plan, known: Sequence[Configuration]) -> str:
     figures = [name for name in figures if name not in metrics]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(["number", "state", *metrics, "epochs", *names, *figures, "exceeds", "tries", "seconds", "reason"])
+    last = ("exceeds", "tries", "wall_seconds", "reason")
+    writer.writerow(["number", "state", *metrics, "epochs", *names, *figures, *last])
     for each in known:
         trial = each.last
         values = list(trial.values or ()) if each.state in ("complete", "pruned") else []

@@ -33,6 +33,8 @@ def swept(tmp_path_factory):
 def test_hyperband_trains_what_the_algorithm_says(swept):
     """R = 3, η = 3: bracket 1 starts 3 configurations at 1 epoch and lets one go on to 3; bracket 0 starts 2 at 3."""
     _, folder, _ = swept
+    header = (folder / "trials.csv").read_text().partition("\n")[0].split(",")
+    assert len(header) == len(set(header))
     rows = list(csv.DictReader((folder / "trials.csv").open()))
     assert sorted((row["state"], int(row["epochs"])) for row in rows) == [
         ("complete", 3), ("complete", 3), ("complete", 3), ("pruned", 1), ("pruned", 1)
