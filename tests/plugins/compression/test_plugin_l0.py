@@ -17,6 +17,7 @@ from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.data import Data, Schema, TensorSplit
 from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.settings import Optimizer, Recover, StepOptions
 from bigopt_plugins.compression._held import KeepZeros
@@ -102,6 +103,76 @@ def test_counter_counts_what_removal_leaves(topology):
         group = next(group for group in groups if group.name == units.name)
         groups.remove(group, range(units.count // 2))
     assert float(counter(torch.cat(masks))) == weight_count(model)
+
+
+def flattening() -> torch.nn.Module:
+    """Pixels into a linear layer (perceptron) or a flattened map (the sequential net)."""
+    torch.manual_seed(2)
+    return Network(torch.nn.Sequential(
+        torch.nn.Flatten(), torch.nn.Linear(36, 7), torch.nn.ReLU(), torch.nn.Linear(7, 3),
+    ))  # fmt: skip
+
+
+@pytest.mark.parametrize("topology", ["sequential", "perceptron"])
+def test_inputs_have_gates_of_their_own_and_are_counted_with_those_of_their_units(tmp_path, topology):
+    model = flattening() if topology == "perceptron" else small(topology)
+    x = torch.rand(16, 1, 6, 6)
+    run = make_run(tmp_path, model, data(image=True))
+    run.report = Collected()
+    with torch.no_grad():
+        dense = model.eval()(x)
+    part = L0(inputs=True)
+    part.prepare(run, None)
+    control = control_of(run, part)
+    features = {"sequential": ["net.net.8/inputs"], "perceptron": ["net.1/inputs"]}[topology]
+    assert [name for name in control.names if name.endswith("/inputs")] == features
+    assert control.total == weight_count(small(topology) if topology == "sequential" else flattening())
+    with torch.no_grad():
+        assert torch.allclose(run.model.eval()(x), dense, atol=1e-6)
+    generator = torch.Generator().manual_seed(3)
+    p = [torch.rand(gate.log_alpha.shape, generator=generator) for gate in control.gates]
+    draws = [
+        float(control.count([(torch.rand(q.shape, generator=generator) < q).float() for q in p])) for _ in range(4000)
+    ]
+    assert float(control.count(p)) == pytest.approx(np.mean(draws), abs=4 * np.std(draws) / 4000**0.5)
+    with torch.no_grad():
+        for gate in control.gates:
+            gate.log_alpha.copy_(torch.randn(gate.log_alpha.shape, generator=generator) * 4)
+        if topology == "sequential":  # a channel that is open, but of whose flattened map no position is
+            control.gates[control.names.index("net.net.3")].log_alpha[0] = 9.0
+            control.gates[-1].log_alpha[:9] = -9.0
+        gated, left = run.model.eval()(x), control.left()
+    part.finish(run, None)
+    with torch.no_grad():
+        assert (run.model.eval()(x) - gated).abs().max() < 1e-5
+    layers = [m for m in run.model.modules() if isinstance(m, torch.nn.Conv2d | torch.nn.Linear)]
+    nonzero = sum(int(layer.weight.count_nonzero()) for layer in layers)
+    # What made the channel without positions is gone as well.
+    assert nonzero == left if topology == "perceptron" else nonzero < left
+    assert [type(p) for p in run.parts] == [KeepZeros]
+
+
+def test_a_gate_on_an_input_learns_from_the_loss(tmp_path):
+    run = make_run(tmp_path, flattening(), data(image=True))
+    run.report = Collected()
+    part = L0(inputs=True)
+    part.prepare(run, None)
+    control = control_of(run, part)
+    with torch.no_grad():
+        for gate in control.gates:
+            gate.log_alpha.zero_()
+    run.model.train()(torch.rand(16, 1, 6, 6)).square().sum().backward()
+    assert (control.gates[-1].log_alpha.grad != 0).all()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"gates": "weights"}, {"constraint": "l1_ball"}, {"constraint": "l0_ball", "method": "projection"}],
+    ids=["weights", "l1", "projection"],
+)
+def test_inputs_need_gates_on_units(more):
+    with pytest.raises(RequestError, match="inputs: got true, which needs gates on units"):
+        L0(inputs=True, **more)
 
 
 def test_expected_number_is_the_mean_over_independent_gates():

@@ -5,12 +5,36 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from torch import nn
 
 from bigopt.surgery import Groups
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.compression._layers import weight_of
-from bigopt_plugins.compression.l0._units import example_of
+from bigopt_plugins.compression.l0._units import Units, example_of
+
+
+def unread(model: nn.Module, found: Sequence[Units], closed: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """The closed units by group, with those of which all inputs of their readers were closed one by one.
+
+    Args:
+        model: the gates are in its weights.
+        found: the units and features that had gates.
+        closed: units whose own gate is closed, by group; at least one of each group is not.
+    """
+    result = {}
+    for units in found:
+        if units.features:
+            continue
+        gone = torch.ones(units.count, dtype=torch.bool)
+        for name, (channels, behind) in units.reads.items():
+            columns = weight_of(model.get_submodule(name)).detach().transpose(0, 1).flatten(1).any(1).cpu()
+            gone[torch.tensor(behind)[columns[channels]]] = False
+        gone[closed[units.name]] = True
+        if bool(gone.all()):
+            gone[next(unit for unit in range(units.count) if unit not in set(closed[units.name]))] = False
+        result[units.name] = gone.nonzero().flatten().tolist()
+    return result
 
 
 def remove(run: Run, model: Network, closed: Mapping[str, list[int]]) -> None:

@@ -75,7 +75,8 @@ class GatedInput(nn.Module):
     Args:
         layer: convolution (not grouped) or linear layer.
         gates: sets of gates.
-        index: ``(C_in,)``: position of each input channel's gate among all gates, from 1; 0 for none.
+        index: ``(R, C_in)``: positions of the gates of each input channel, whose product acts, among all gates, from 1;
+            0 for none.
     """
 
     index: Tensor
@@ -89,7 +90,10 @@ class GatedInput(nn.Module):
     def factor(self) -> Tensor:
         """Gate of each input channel ``(C_in,)``."""
         values = [gate() for gate in self.gates]
-        return torch.cat([values[0].new_ones(1), *values])[self.index]
+        first, *rest = torch.cat([values[0].new_ones(1), *values])[self.index]
+        for each in rest:
+            first = first * each
+        return first
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer of ``x · z``."""

@@ -19,9 +19,9 @@ from bigopt_plugins.compression._layers import total_steps, weighted_layers
 from bigopt_plugins.compression._weights import network
 from bigopt_plugins.compression.l0._balls import UnitBall, WeightBall, closed_units
 from bigopt_plugins.compression.l0._control import OBJECTIVE, Control, gate_units, gate_weights, other_weights
-from bigopt_plugins.compression.l0._finish import remove, tell
+from bigopt_plugins.compression.l0._finish import remove, tell, unread
 from bigopt_plugins.compression.l0._hard_concrete import bake
-from bigopt_plugins.compression.l0._units import gateable_units
+from bigopt_plugins.compression.l0._units import Units, gateable_units
 
 
 class L0(Part):
@@ -51,12 +51,14 @@ class L0(Part):
       of weights (relative to their group's) are bounded instead, so that whole units vanish.
 
     Units are channels, neurons or heads whose removal is exactly a gate of 0 at everything that reads them; groups
-    with a layer norm across them are named and left. The epoch that is kept is the one with the least loss on
-    validation plus penalty (among those that meet the constraint).
+    with a layer norm across them are named and left. With ``inputs`` single inputs of linear layers have gates too:
+    pixels, and positions of a flattened map, as in the paper's LeNets; closed ones become columns of zeros. The epoch
+    that is kept is the one with the least loss on validation plus penalty (among those that meet the constraint).
 
     Args:
         gates: what is counted: ``units`` are removed, ``weights`` become zeros.
         constraint: ``none`` for a penalty, ``l0_ball`` or ``l1_ball``.
+        inputs: with gates on units, also gate what linear layers read that is no unit.
         method: how ``l0_ball`` is reached: ``lagrangian`` or ``projection``.
         penalty: price of keeping every weight, in nats of the loss; for no constraint.
         keep: size of the ball as a share: of the number of weights in convolutions and linear layers (``l0_ball``), or
@@ -84,6 +86,7 @@ class L0(Part):
         warmup: float = 0.3,
         gate_lr: float | None = None,
         ascent: float = 50.0,
+        inputs: bool = False,
     ) -> None:
         problems = _wrong_choices(gates=gates, constraint=constraint, method=method)
         if not 0 < keep <= 1:
@@ -97,6 +100,10 @@ class L0(Part):
             problems.append(f"k: got {k}, expected a positive number, with constraint l0_ball")
         if threshold is not None and constraint != "l1_ball":
             problems.append(f"threshold: got {threshold}, which needs constraint l1_ball")
+        if inputs and (
+            gates != "units" or constraint == "l1_ball" or (constraint, method) == ("l0_ball", "projection")
+        ):
+            problems.append("inputs: got true, which needs gates on units (a projection has none)")
         if problems:
             raise RequestError(problems)
         self.gates = gates
@@ -109,12 +116,14 @@ class L0(Part):
         self.warmup = warmup
         self.gate_lr = gate_lr
         self.ascent = ascent
+        self.inputs = inputs
         # Of the step in progress, built anew by prepare; what must last is in the modules.
         self._control: Control | None = None
         self._ball: WeightBall | UnitBall | None = None
         self._sizes = (0.0, 0.0)
         self._monitor: Monitor | None = None
         self._layers: tuple[str, ...] = ()
+        self._units: list[Units] = []
 
     def epochs(self, run: Run) -> int:
         """As many as the first stage had: gates need time to close."""
@@ -136,7 +145,9 @@ class L0(Part):
             self._sizes = (start, self.keep * start if asked is None else asked)
             self._feasible(self._ball.least(), start)
         elif self.gates == "units":
-            self._control = gate_units(model, gateable_units(run, model), generator)
+            self._units = gateable_units(run, model, self.inputs)
+            self._layers = tuple(name for units in self._units if units.features for name in units.reads)
+            self._control = gate_units(model, self._units, generator)
         else:
             self._control = gate_weights(model, self._choose(run), generator)
         if self._control is not None and self.constraint == "l0_ball":
@@ -203,7 +214,7 @@ class L0(Part):
         kept = control.kept()
         closed = {name: (~mask).nonzero().flatten().tolist() for name, mask in zip(control.names, kept, strict=True)}
         bake(model)
-        return closed if self.gates == "units" else {}
+        return unread(model, self._units, closed) if self.gates == "units" else {}
 
     def _make_ball(self, run: Run, model: Network) -> WeightBall | UnitBall:
         norm = self.constraint.removesuffix("_ball")
