@@ -27,7 +27,13 @@ RESULTS = HERE / "results.json"
 EPOCHS, RECOVERY, FINE = 4, 3, 1
 """Of the model, after pruning, and with rounding (bigopt, NNCF) or on in float (the two that only round at the end)."""
 RATIO, ROUNDS = 0.5, 50
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "NNCF_EXTENSION_LOAD_TIMEOUT": "0"}
+ENVIRONMENT = {
+    "OMP_NUM_THREADS": "1",
+    "CUDA_VISIBLE_DEVICES": "",
+    "NNCF_EXTENSION_LOAD_TIMEOUT": "0",  # it compiles operators once, with a C++ compiler
+    "NNCF_CI": "1",  # these two: no telemetry
+    "OLIVE_DISABLE_TELEMETRY": "1",
+}
 
 SETTINGS = (
     "model=resnet model.width=16 dataset=fashion_mnist dataset.limit=12000 optimizer.lr=3e-3 "
