@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,10 @@ from bigopt.vocabulary.data import Data
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 
+MOST_KEPT = 2
+_KEPT: dict[str, Data] = {}
+"""The last datasets that were to be kept (a task's and its source's), untouched, by what they were built from."""
+
 
 class Builder:
     """Builds further models and datasets by name, as the configuration would.
@@ -21,14 +27,21 @@ class Builder:
         seed: what datasets are split by and models initialised by.
         tracking_uri: where weights named ``runs:/…`` or ``models:/…`` are looked up; None takes the default store.
         note: told in one line what weights were loaded.
+        keep: keep the last datasets in memory for the next builder of this process that wants the same: the trials of
+            a search, during which files are taken not to change.
     """
 
     def __init__(
-        self, seed: int, tracking_uri: str | None = None, note: Callable[[str], None] = lambda _text: None
+        self,
+        seed: int,
+        tracking_uri: str | None = None,
+        note: Callable[[str], None] = lambda _text: None,
+        keep: bool = False,
     ) -> None:
         self.seed = seed
         self.tracking_uri = tracking_uri
         self.note = note
+        self.keep = keep
 
     def dataset(self, spec: Mapping[str, Any] | str, path: str = "dataset") -> Data:
         """A checked dataset.
@@ -46,8 +59,15 @@ class Builder:
         if isinstance(spec, str) and not spec.isidentifier():
             spec, seed = _dataset_of(Path(spec), path)
         name, arguments = _named(spec, path)
+        key = json.dumps([name, arguments, seed], sort_keys=True, default=str)
+        if self.keep and key in _KEPT:
+            return copy.copy(_KEPT[key])
         data: Data = registry.build("datasets", name, arguments, {"seed": seed}, path=path)
         check_data(data)
+        if self.keep:
+            while len(_KEPT) >= MOST_KEPT:
+                del _KEPT[next(iter(_KEPT))]
+            _KEPT[key] = copy.copy(data)
         return data
 
     def model(

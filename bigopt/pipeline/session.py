@@ -155,7 +155,7 @@ class Session:
     def _build(self) -> None:
         from bigopt.report import Ledger, environment
 
-        builder = Builder(self.checked.seed, self.settings.tracking.uri)
+        builder = Builder(self.checked.seed, self.settings.tracking.uri, keep=not self.tests)
         data = fitting_data(builder.dataset(self.checked.dataset), self.checked.model)
         if not self.tests:
             data.test = None

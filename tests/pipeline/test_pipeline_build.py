@@ -61,3 +61,13 @@ def test_changes_are_repeated_by_plugins_of_their_kind(folder, tmp_path):
     save_structure(model, SPEC, [{**change, "kind": "datasets"}], tmp_path / "wrong")
     with pytest.raises(RequestError, match="names 'datasets', which is no kind of plugin that changes"):
         load_structure(tmp_path / "wrong", lambda spec: builder.model(spec, data))
+
+
+def test_trials_of_a_search_share_the_data_in_memory():
+    spec = {"name": "digits", "limit": 50}
+    first = Builder(0, keep=True).dataset(spec)
+    first.test = None
+    again = Builder(0, keep=True).dataset(spec)
+    assert again.train is first.train and again.test is not None
+    assert Builder(0).dataset(spec).train is not first.train
+    assert Builder(1, keep=True).dataset(spec).fingerprint != first.fingerprint
