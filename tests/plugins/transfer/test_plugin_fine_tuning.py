@@ -2,15 +2,20 @@
 
 import copy
 
+import onnx
 import pytest
 import torch
+from onnxruntime import InferenceSession
 from torch import nn
 from train.train_fakes import data, make_run
 from transfer_nets import changed, net, state
 
+from bigopt import registry
+from bigopt.measure.export import export_onnx
 from bigopt.pipeline.notes import Collected
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output
+from bigopt.vocabulary.data import Data, Schema, TensorSplit
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.objective import Monitor
@@ -174,8 +179,6 @@ def test_merged_adapters_answer_as_unmerged_ones(tmp_path, kind):
 
 
 def test_transformers_get_adapters_where_the_papers_put_them():
-    from bigopt import registry
-
     tiny = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
     bert = registry.build("models", "hf_text", {"vocab_size": 20, "num_classes": 3, "config": tiny})
     layer = "bert.encoder.layer.0."
@@ -185,6 +188,45 @@ def test_transformers_get_adapters_where_the_papers_put_them():
     assert {f"{layer}attention.self.key", f"{layer}attention.self.value", f"{layer}output.dense"} <= set(names)
     assert f"{layer}output.dense" in inputs
     assert blocks(Network(bert))[-3:] == ["net.bert.encoder.layer.0", "net.bert.pooler", "net.classifier"]
+
+
+def sentences(rows, seed):
+    """Texts of 8 tokens of which some are padding (0); the class is whether token 1 occurs."""
+    x = torch.randint(2, 20, (rows, 8), generator=torch.Generator().manual_seed(seed))
+    y = torch.arange(rows) % 2
+    x[y == 1, 0] = 1
+    x[::3, 6:] = 0
+    return TensorSplit(x, y)
+
+
+def test_a_sentence_encoder_is_exported_with_its_adapters_merged(tmp_path):
+    tiny = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    texts = Data(
+        "texts", Schema("classification", "text", (8,), 2, vocab_size=20), sentences(48, 1), sentences(24, 2), None
+    )
+    bert = registry.build("models", "hf_text", {"vocab_size": 20, "num_classes": 2, "config": tiny, "pooling": "mean"})
+    run = make_run(tmp_path, Network.for_data(bert, texts), texts, max_epochs=2, optimizer=Optimizer(lr=0.02))
+    run.report = Collected()
+    plain = state(run.model)
+    run.parts = [part := FineTuning(adapter="lora", rank=2, probe_epochs=2)]
+    fit = Fitter(tmp_path)
+    part.prepare(run, fit)
+    # query and value of both layers, each A (2, 16) and B (16, 2); the head
+    assert sum(p.numel() for p in run.model.parameters() if p.requires_grad) == 2 * 2 * 2 * 2 * 16 + 2 * 16 + 2
+    fit(run, 2)
+    unmerged = run.model.eval()(texts.val.x).detach()
+    part.finish(run, fit)
+    heads = {"net.classifier.weight", "net.classifier.bias"}
+    moved = changed(plain, state(run.model)) - heads
+    assert moved == {
+        f"net.bert.encoder.layer.{layer}.attention.self.{name}.weight"
+        for layer in (0, 1)
+        for name in ("query", "value")
+    }
+    file = export_onnx(run.model, texts.val.x[:3], tmp_path / "model.onnx")
+    assert not [one.name for one in onnx.load(file).graph.initializer if "lora" in one.name]
+    answers = InferenceSession(str(file), providers=["CPUExecutionProvider"]).run(None, {"input": texts.val.x.numpy()})
+    torch.testing.assert_close(torch.from_numpy(answers[0]), unmerged, atol=1e-5, rtol=1e-4)
 
 
 def test_patterns_choose_the_layers():
