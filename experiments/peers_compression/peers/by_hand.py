@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from common import FINE, data, export, load, train
-from onnxruntime.quantization import CalibrationDataReader, quantize_static
+from onnxruntime.quantization import CalibrationDataReader, QuantType, quantize_static
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 
@@ -33,4 +33,5 @@ train(model, x, y, epochs, FINE)
 export(model, out.with_suffix(".float.onnx"), x[:2])
 quant_pre_process(out.with_suffix(".float.onnx"), out.with_suffix(".prepared.onnx"))
 samples = x[torch.randperm(len(x))[:512]]
-quantize_static(out.with_suffix(".prepared.onnx"), out, Reader(samples), per_channel=True, reduce_range=True)
+options = {"per_channel": True, "reduce_range": True, "activation_type": QuantType.QUInt8}  # signed ones do not fuse
+quantize_static(out.with_suffix(".prepared.onnx"), out, Reader(samples), **options)

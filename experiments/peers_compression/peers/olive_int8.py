@@ -32,6 +32,7 @@ quantization = {
     "data_config": "samples",
     "per_channel": True,
     "reduce_range": True,
+    "activation_type": "uint8",
 }
 found = run(
     {
