@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigopt.cli.outcome import FAILED, WRONG, Outcome
-from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL
+from bigopt.search.away import listening
+from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL, WORKER
 from bigopt.store.redaction import redact
 from bigopt.vocabulary.errors import BigoptError, Interrupted, Paused, Pruned, RequestError
 
@@ -22,6 +23,10 @@ if TYPE_CHECKING:
     from bigopt.config import Checked
 
 _FOLDER_TROUBLE = {errno.ENOSPC, errno.EACCES, errno.EPERM, errno.EROFS, errno.EDQUOT, errno.ENOTDIR, errno.EFBIG}
+
+
+ANOTHER_TRY = 60.0
+"""Seconds that a trial waits for an earlier try in its folder to end."""
 
 
 @dataclass
@@ -44,8 +49,11 @@ class Job:
         from bigopt.config._job import task_lines
 
         hydra = HydraConfig.get()
-        folder = Path(hydra.runtime.output_dir)
-        outcome = attempt(lambda: self._run(cfg, folder, task_lines(hydra), _sweeps(hydra)))
+        folder, here = Path(hydra.runtime.output_dir), Path(hydra.runtime.cwd)
+        if WORKER in os.environ and here.is_dir():
+            os.chdir(here)  # some launchers' processes start elsewhere
+        with listening(here / hydra.sweep.dir):
+            outcome = attempt(lambda: self._run(cfg, folder, task_lines(hydra), _sweeps(hydra)))
         if outcome.code > 128 and hydra.mode == RunMode.MULTIRUN:
             raise SystemExit(outcome.code)
         return outcome
@@ -55,7 +63,8 @@ class Job:
 
         checked = prepare(cfg, lines, self.plain)
         folder = checked.resume or folder
-        held = lock(folder / ".run", timeout=0.1)
+        # an earlier try whose worker died may still be writing its checkpoint
+        held = lock(folder / ".run", timeout=ANOTHER_TRY if TRIAL in os.environ else 0.1)
         try:
             held.__enter__()
         except TimeoutError:

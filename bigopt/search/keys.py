@@ -11,5 +11,8 @@ TRIAL = "BIGOPT_TRIAL"
 STUDY = "BIGOPT_STUDY"
 """Name of the study."""
 
+WORKER = "BIGOPT_WORKER"
+"""The process that waits for the job, where a launcher runs it in another one."""
+
 TEST = "BIGOPT_TEST"
 """Set where the job reads the test split although it belongs to a sweep: the winner."""

@@ -12,7 +12,7 @@ from bigopt.search.storage import Storage
 from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.tuner import Tuner
 
-Status = Literal["finished", "pruned", "paused", "failed", "refused", "interrupted"]
+Status = Literal["finished", "pruned", "paused", "failed", "refused", "interrupted", "lost"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Result:
     """What one try came to.
 
     Attributes:
-        status: how it ended.
+        status: how it ended; ``lost`` where its process died and nobody knows.
         report: the run's report, empty where none was made.
         problems: what went wrong, one line each.
         signal: number of the signal that interrupted it.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import mmap
 import multiprocessing
 import os
@@ -210,6 +211,7 @@ def _child(work: Work, flag: Flag, parent: int) -> None:
     """A worker's life: in a session of its own, so that a terminal's Ctrl-C reaches the parent alone."""
     os.setsid()
     die_with(parent)
+    atexit._clear()  # what the parent registered is the parent's
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
     code = 0

@@ -91,12 +91,20 @@ class Reporter:
         if step not in self.reported:
             value = float(values[self.monitor.metric])
             self.reported[step] = value
-            self.trial.report(value, step)
+            self._tell(value, step)
         if self.until is not None:
             if step >= self.until and (self.epochs is None or step < self.epochs):
                 raise Paused(f"paused after {step} epochs")
         elif self.trial.should_prune():
             raise Pruned(f"stopped after {step} epochs")
+
+    def _tell(self, value: float, step: int) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self.trial.report(value, step)
+        except UpdateFinishedTrialError:  # somebody else goes on from the checkpoint that is written now
+            raise Paused("this try was taken for dead") from None
 
     def _concerns(self, stage: str) -> bool:
         return stage == self.stage or re.fullmatch(re.escape(self.stage) + r"-\d+", stage) is not None

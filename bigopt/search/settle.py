@@ -45,6 +45,11 @@ def settle(plan: Plan, study: optuna.Study, claim: Claim, result: Result) -> str
                 with plan.storage.turn():
                     again(study, each, each.last, "interrupted", None)
                 return "waiting"
+            case "lost":
+                each = next(c for c in configurations(tries(study)) if c.number == claim.number)
+                with plan.storage.turn():
+                    queued = again(study, each, each.last, cause(result), plan.limits.max_retries)
+                return "waiting" if queued else "failed"
             case _:
                 return _failed(study, trial, cause(result))
     except (UpdateFinishedTrialError, ValueError) as error:

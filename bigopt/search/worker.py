@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from bigopt.search.away import end_helpers
 from bigopt.search.claim import Claim, Claimer
 from bigopt.search.configurations import BEAT
 from bigopt.search.plan import Evaluate, Plan, Task
@@ -40,6 +41,20 @@ def work(plan: Plan, evaluate: Evaluate, stopping: Callable[[], bool], stop: Cal
         study = SeenStudy.of(study)
     study.pruner = plan.tuner.pruner or study.pruner
     claimer = Claimer(plan, study)
+    try:
+        return _loop(plan, study, claimer, evaluate, stopping, stop)
+    finally:
+        end_helpers()
+
+
+def _loop(
+    plan: Plan,
+    study: optuna.Study,
+    claimer: Claimer,
+    evaluate: Evaluate,
+    stopping: Callable[[], bool],
+    stop: Callable[[], None],
+) -> int | None:
     while not stopping():
         claim = claimer.next()
         if claim is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
 from hydra.types import RunMode
@@ -11,7 +12,9 @@ from bigopt.cli.outcome import Outcome
 from bigopt.config._references import register_references
 from bigopt.config._resolvers import study
 from bigopt.search import Request, Result, Task
-from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL
+from bigopt.search.away import end_helpers, telling
+from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL, WORKER
+from bigopt.store import me
 
 if TYPE_CHECKING:
     from bigopt.config import Checked
@@ -80,7 +83,8 @@ class Trials:
         self.launcher: Any = sweeper.quiet_launcher()
         self.name = name
         self.extra = extra
-        self.local = type(self.launcher).__name__ == "BasicLauncher"
+        self.folder = sweeper.folder.resolve()
+        self.away = type(self.launcher).__name__ != "BasicLauncher"
         self.parent = "sweep"
 
     def __call__(self, task: Task) -> Result:
@@ -98,18 +102,40 @@ class Trials:
         """
         env = {PARENT: self.parent} | ({TEST: "1"} if test else {})
         shared = [line for line in self.extra if line.startswith("trainer.threads=")]
-        return self.launch([*lines, *shared, f"hydra.sweep.subdir={folder}"], 0, env)
+        try:
+            return self.launch([*lines, *shared, f"hydra.sweep.subdir={folder}"], 0, env)
+        finally:
+            end_helpers()
 
     def launch(self, lines: list[str], number: int, env: dict[str, str]) -> Result:
         """Launches one job, and waits for it."""
+        if not self.away:
+            return self._launch(lines, number, env)
+        with telling(self.folder) as asked:  # jobs may start in another folder
+            here = str(self.folder).replace("\\", "\\\\").replace("'", "\\'")
+            result = self._launch([*lines, f"hydra.sweep.dir='{here}'"], number, env | {WORKER: str(me())})
+        if asked and result.status in ("failed", "lost", "interrupted"):
+            return Result("interrupted", signal=SIGTERM)
+        return result
+
+    def _launch(self, lines: list[str], number: int, env: dict[str, str]) -> Result:
         sets = [f"++hydra.job.env_set.{key}='{value}'" for key, value in env.items()]
         try:
             (returned,) = self.launcher.launch([[*lines, *sets]], initial_job_idx=number)
         except SystemExit as end:  # how a job, or our own handler, ends on a signal
             code = end.code if isinstance(end.code, int) else 143
             return Result("interrupted", signal=max(code - 128, 1))
+        except Exception as error:
+            if not self.away:
+                raise
+            return Result("lost", problems=(f"its process died: {_first_line(error)}",))
         outcome = returned._return_value
         if isinstance(outcome, Outcome) and outcome.status in ENDINGS:
             signal = outcome.code - 128 if outcome.status == "interrupted" else None
             return Result(outcome.status, outcome.report, outcome.problems, signal)  # type: ignore[arg-type]
         return Result("failed", problems=(f"{type(outcome).__name__}: {outcome}",))
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else 'without a word'}"

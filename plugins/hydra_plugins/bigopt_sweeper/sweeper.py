@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class BigoptSweeper(Sweeper):
         if OmegaConf.select(self.config, "hydra.hydra_logging.root") is not None:
             with read_write(self.config), open_dict(self.config):
                 self.config.hydra.hydra_logging.root.level = "WARNING"
+        logging.getLogger("hydra_plugins").setLevel(logging.WARNING)  # for launchers that leave logging as it is
         return self.launcher
 
     def _plain(self, arguments: list[str]) -> Any:
