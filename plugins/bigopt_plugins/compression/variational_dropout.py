@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class VariationalDropout(Part):
     Raises:
         RequestError: an argument is out of range, or the model has no layer that could be noisy.
     """
+
+    space: ClassVar[dict[str, str]] = {"threshold": "interval(1.0,4.0)"}
 
     def __init__(
         self,

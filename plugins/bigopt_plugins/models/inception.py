@@ -50,6 +50,7 @@ class Inception(nn.Module):
 
     kinds: ClassVar[tuple[str, ...]] = ("image",)
     min_size: ClassVar[int] = 4
+    space: ClassVar[dict[str, str]] = {"modules": "choice(2,4)", "width": "choice(32,64)"}
 
     def __init__(
         self, *, in_channels: int, image_size: int, num_classes: int, modules: int = 4, width: int = 64

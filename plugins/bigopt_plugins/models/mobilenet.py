@@ -57,6 +57,7 @@ class MobileNet(nn.Module):
 
     kinds: ClassVar[tuple[str, ...]] = ("image",)
     min_size: ClassVar[int] = 4
+    space: ClassVar[dict[str, str]] = {"width": "choice(0.25,0.5,1.0)", "expand": "choice(3,6)"}
 
     def __init__(
         self,

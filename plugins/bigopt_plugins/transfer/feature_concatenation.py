@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,8 @@ class FeatureConcatenation(Part):
     Raises:
         RequestError: an argument is out of range.
     """
+
+    space: ClassVar[dict[str, str]] = {"head": "choice(linear,mlp)", "freeze": "choice(true,false)"}
 
     def __init__(
         self,

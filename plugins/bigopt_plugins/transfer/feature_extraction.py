@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -50,6 +50,8 @@ class FeatureExtraction(Part):
     Raises:
         RequestError: an argument is out of range.
     """
+
+    space: ClassVar[dict[str, str]] = {"hidden": "choice([],[64],[256])"}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -44,6 +44,8 @@ class FeatureMatching(Part):
     Raises:
         RequestError: an argument is out of range.
     """
+
+    space: ClassVar[dict[str, str]] = {"ridge": "tag(log,interval(1e-4,1e2))"}
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -55,6 +55,8 @@ class FineTuning(Part):
     Raises:
         RequestError: an argument is out of range, or peft is missing.
     """
+
+    space: ClassVar[dict[str, str]] = {"lr_scale": "tag(log,interval(0.05,1.0))", "lr_decay": "interval(0.5,1.0)"}
 
     def __init__(
         self,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from fnmatch import fnmatch
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from torch import nn
 
@@ -53,6 +53,8 @@ class Activation(Part):
     Raises:
         RequestError: an argument is out of range, or no activation is there to be replaced.
     """
+
+    space: ClassVar[dict[str, str]] = {"order": "choice(2,3)"}
 
     def __init__(
         self,

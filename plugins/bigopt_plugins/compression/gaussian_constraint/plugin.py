@@ -62,6 +62,7 @@ class GaussianConstraint(Part):
     """
 
     strengths: ClassVar[tuple[float, ...]] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
+    space: ClassVar[dict[str, str]] = {"penalty": "tag(log,interval(0.5,8))"}
 
     def __init__(
         self,

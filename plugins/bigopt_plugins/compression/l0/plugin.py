@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +73,8 @@ class L0(Part):
     Raises:
         RequestError: an argument is out of range, the constraint cannot be met, or nothing can be gated.
     """
+
+    space: ClassVar[dict[str, str]] = {"penalty": "tag(log,interval(0.5,60))"}
 
     def __init__(
         self,

@@ -73,6 +73,7 @@ class Quantization(Part):
     """
 
     leaves: ClassVar[State] = "frozen"
+    space: ClassVar[dict[str, str]] = {"bits": "choice(4,6,8)", "calibration": "choice(mse,percentile,minmax)"}
 
     def __init__(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,12 @@ class CoTraining(Part):
     Raises:
         RequestError: an argument is out of range.
     """
+
+    space: ClassVar[dict[str, str]] = {
+        "outputs": "interval(0.0,1.0)",
+        "features": "tag(log,interval(0.01,1.0))",
+        "threshold": "interval(0.7,0.99)",
+    }
 
     def __init__(
         self,

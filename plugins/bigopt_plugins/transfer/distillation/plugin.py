@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +54,8 @@ class Distillation(Part):
     Raises:
         RequestError: an argument is out of range.
     """
+
+    space: ClassVar[dict[str, str]] = {"temperature": "tag(log,interval(1.0,10.0))", "alpha": "interval(0.3,1.0)"}
 
     def __init__(
         self,
