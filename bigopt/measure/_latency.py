@@ -177,7 +177,6 @@ def _affordable(repeats: int, limit: float, cost: Mapping[str, float], inner: Ma
 @contextmanager
 def _no_collector() -> Iterator[None]:
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield

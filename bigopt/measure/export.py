@@ -99,10 +99,11 @@ def _to_onnx(program: ExportedProgram, model: nn.Module, opset: int | None) -> A
     import onnx
 
     from bigopt.measure._integers import shape_integers, translations
+    from bigopt.measure._registry import remembered_registry
     from bigopt.measure._tidy import tidy
 
     try:
-        with quiet():
+        with quiet(), remembered_registry():
             exported = torch.onnx.export(
                 program,
                 dynamo=True,

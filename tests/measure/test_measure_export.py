@@ -181,3 +181,29 @@ def test_a_graph_exported_for_training_is_switched_over() -> None:
 def test_opset(tmp_path: Path) -> None:
     file = export_onnx(nn.Linear(4, 2), torch.zeros(1, 4), tmp_path / "model.onnx", opset=21)
     assert [entry.version for entry in onnx.load(file).opset_import if entry.domain == ""] == [21]
+
+
+def test_the_table_of_translations_is_built_once_and_each_export_adds_to_its_own(monkeypatch):
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
+
+    from bigopt.measure import _registry
+
+    before, built = ONNXRegistry.__dict__["from_torchlib"], []
+
+    class Table:
+        def __init__(self):
+            self.functions = {"aten::relu": ["known"]}
+
+    monkeypatch.setattr(_registry, "_BUILT", {})
+    monkeypatch.setattr(ONNXRegistry, "from_torchlib", staticmethod(lambda **named: built.append(named) or Table()))
+    patched = ONNXRegistry.__dict__["from_torchlib"]
+    for _ in range(2):
+        with _registry.remembered_registry():
+            one, other = (ONNXRegistry.from_torchlib(opset_version=18) for _ in range(2))
+            one.functions["aten::relu"].insert(0, "own")
+            one.functions["own::op"] = []
+            assert other.functions == {"aten::relu": ["known"]}
+    assert built == [{"opset_version": 18}]
+    assert ONNXRegistry.__dict__["from_torchlib"] is patched
+    monkeypatch.undo()
+    assert ONNXRegistry.__dict__["from_torchlib"] is before
