@@ -105,7 +105,7 @@ def product(rows: dict[str, Any], name: str, batch: int) -> float:
 def written(name: str, bigopt: dict[str, list[str]]) -> int:
     """Lines of a program, or settings of a command, that the user writes for this file."""
     if name in bigopt:
-        return len(bigopt[name])
+        return len(bigopt[name]) + 2  # model.weights and trainer.max_epochs=0
     if name == "baseline":
         return 0
     tool, point = name.rsplit(" ", 1)

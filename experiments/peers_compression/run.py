@@ -37,10 +37,10 @@ ENVIRONMENT = {
 
 SETTINGS = (
     "model=resnet model.width=16 dataset=fashion_mnist dataset.limit=12000 optimizer.lr=3e-3 "
-    f"trainer.max_epochs={EPOCHS} trainer.precision=fp32 trainer.compile=off trainer.threads=1 "
+    "trainer.precision=fp32 trainer.compile=off trainer.threads=1 "
     "measure.latency=false tracking=none"
 ).split()
-"""What all runs of bigopt have in common, and what the model is trained with."""
+"""What all runs of bigopt have in common."""
 QUANTIZE = f"mode=qat recover.epochs={FINE} recover.teacher=baseline".split()
 PRUNE = f"ratio={RATIO} recover.epochs={RECOVERY} recover.teacher=baseline".split()
 
@@ -50,7 +50,7 @@ def settings(step: str, values: list[str]) -> list[str]:
 
 
 def bigopt(bits: int, prune: bool) -> list[str]:
-    """What the user adds to the command that trains the model."""
+    """What the user says beside the model, its weights and the data."""
     steps = "[channel_pruning,quantization]" if prune else "[quantization]"
     pruning = settings("channel_pruning", PRUNE) if prune else []
     return [f"compression={steps}", *pruning, *settings("quantization", [f"bits={bits}", *QUANTIZE])]
@@ -103,14 +103,14 @@ def _children() -> float:
 def make_files(seed: int, folder: Path, peers: str) -> tuple[dict[str, Path], dict[str, float]]:
     """Everything that is compared, as ONNX files, and the processor seconds behind each."""
     steps, files, seconds = Steps(folder), {}, {}
-    common = [*SETTINGS, f"seed={seed}", f"cache={folder.parent / 'cache'}"]
+    common = [*SETTINGS, f"seed={seed}", "cache=off"]
 
     def run_bigopt(name: str, more: list[str]) -> float:
         out = folder / name.replace(" ", "_")
         files[name] = out / "model.onnx"
         return steps(name, [sys.executable, "-m", "bigopt", *common, *more, f"hydra.run.dir={out}"])
 
-    seconds["baseline"] = run_bigopt("baseline", [])
+    seconds["baseline"] = run_bigopt("baseline", [f"trainer.max_epochs={EPOCHS}"])
     write_data(seed, folder)
 
     def script(name: str, step: str, *arguments: Any) -> float:
@@ -129,7 +129,7 @@ def make_files(seed: int, folder: Path, peers: str) -> tuple[dict[str, Path], di
         nncf = script("nncf_qat", f"NNCF {point}", folder, start, files[f"NNCF {point}"], FINE)
         seconds[f"NNCF {point}"] = before + nncf
     for name, more in BIGOPT.items():
-        seconds[name] = run_bigopt(name, more)
+        seconds[name] = run_bigopt(name, [f"model.weights={folder / 'baseline'}", "trainer.max_epochs=0", *more])
     return files, seconds
 
 
