@@ -318,6 +318,12 @@ def test_the_same_seed_gives_the_same_result_and_a_resumed_run_too(tmp_path):
     assert same(weights(first), weights(again)) and same(weights(first), weights(resumed))
 
 
+def test_the_recovery_after_units_were_removed_has_the_full_rate(tmp_path):
+    run = make_run(tmp_path, network(normed()), data(image=True), optimizer=Optimizer(lr=0.05))
+    assert driver.recovery_lr(run, StructuredSparsity(), StepOptions()) == 0.05
+    assert driver.recovery_lr(run, StructuredSparsity(), StepOptions(recover=Recover(lr=0.1))) == pytest.approx(0.005)
+
+
 def test_a_training_too_short_to_make_anything_vanish_says_so(tmp_path):
     run = make_run(tmp_path, network(normed()), data(image=True))
     run.report = Collected()

@@ -125,6 +125,10 @@ class StructuredSparsity(Part):
             return 0
         return self._epochs if self._epochs is not None else max(1, round(run.settings.trainer.max_epochs / 2))
 
+    def recovery_lr(self, run: Run) -> float:
+        """The full rate: what is left after units were removed has to find new values."""
+        return 1.0
+
     def layers(self, run: Run) -> Sequence[str]:
         """Root layers of the units, convolutions whose shapes are penalised, and branches."""
         view = self._view(run, network(run, "structured_sparsity"))
