@@ -32,7 +32,7 @@ ONE = _at_least(1)
 FINITE = Range("a finite number", lambda value: abs(value) < float("inf"))
 
 RANGES: dict[str, Range] = {
-    "trainer.max_epochs": ONE,
+    "trainer.max_epochs": NOT_NEGATIVE,
     "trainer.batch_size": ONE,
     "trainer.eval_batch_size": ONE,
     "trainer.devices": ONE,
