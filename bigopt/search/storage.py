@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FILE = "study.journal"
 PATIENCE = 60  # seconds that a writer waits for another one's transaction in SQLite
+REACHABLE = 10  # seconds that a gRPC proxy has to answer at the start
 EXPECTED = "a journal file's path, sqlite:///FILE, postgresql://HOST/NAME, mysql://…, or grpc://HOST:PORT"
 
 
@@ -74,6 +75,8 @@ class Storage:
                     "hydra.sweeper.storage: PostgreSQL's driver is missing; pip install bigopt[postgresql]"
                 )
             url = "postgresql+psycopg://" + url.removeprefix("postgresql://")
+        if scheme == "grpc" and re.fullmatch(r"grpc://[^/:]+:\d+/?", url) is None:
+            raise RequestError(f"hydra.sweeper.storage: got {redact(url)!r}, expected grpc://HOST:PORT")
         if scheme == "grpc" and find_spec("grpc") is None:
             raise RequestError("hydra.sweeper.storage: gRPC's driver is missing; pip install bigopt[grpc]")
         return cls(url, redact(url), scheme)
@@ -152,7 +155,9 @@ class Storage:
                 from optuna.storages import GrpcStorageProxy
 
                 host, _, port = self.url.removeprefix("grpc://").strip("/").rpartition(":")
-                return GrpcStorageProxy(host=host, port=int(port))
+                proxy = GrpcStorageProxy(host=host, port=int(port))
+                proxy.wait_server_ready(REACHABLE)
+                return proxy
             with self._creating():
                 return self._database()
         except RequestError:
