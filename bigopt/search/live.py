@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from bigopt.search.configurations import Configuration, counts
-from bigopt.search.outcome import best, value_so_far
+from bigopt.search.outcome import best
 from bigopt.search.plan import Plan
 
 PLAIN_EVERY = 10.0
@@ -67,7 +67,7 @@ class Live:
 
     def _reported(self, known: Sequence[Configuration]) -> float | None:
         monitor = self.plan.objectives[0]
-        values = [v for each in known if (v := value_so_far(each.last, monitor)) is not None]
+        values = [value for each in known for value in each.last.intermediate_values.values()]
         return (max if monitor.mode == "max" else min)(values, default=None)
 
     def _left(self, ended: int) -> str:

@@ -53,13 +53,6 @@ def pareto(known: Sequence[Configuration], objectives: Sequence[Monitor]) -> lis
     return [each for each in able if not any(_dominates(other, each, objectives) for other in able)]
 
 
-def value_so_far(trial: FrozenTrial, monitor: Monitor) -> float | None:
-    """The first objective of a trial: its value, or the newest one that was reported."""
-    if trial.values:
-        return float(trial.values[0])
-    return float(trial.intermediate_values[trial.last_step]) if trial.last_step is not None else None
-
-
 def trial_record(each: Configuration, objectives: Sequence[Monitor]) -> dict[str, Any]:
     """One configuration as ``sweep.json`` shows it."""
     trial = each.last
