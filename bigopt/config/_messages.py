@@ -31,6 +31,10 @@ def has_key(cfg: DictConfig, key: str) -> bool:
     return True
 
 
+LAUNCHERS = {"joblib": "launchers", "submitit": "launchers", "ray": "ray"}
+"""Extra that a launcher comes with, by how its name starts."""
+
+
 def one_line(error: BaseException) -> str:
     """What a Hydra or OmegaConf error says, without the search path and the tips about its own syntax."""
     text = str(error) or (str(error.__cause__) if error.__cause__ else type(error).__name__)
@@ -43,7 +47,8 @@ def one_line(error: BaseException) -> str:
             break
         if line and line not in kept:
             kept.append(line)
-    return " ".join(kept)
+    missing = [extra for name, extra in LAUNCHERS.items() if f"'hydra/launcher/{name}" in text]
+    return " ".join(kept + [f"(pip install bigopt[{extra}])" for extra in missing])
 
 
 def several(override: Override) -> str:

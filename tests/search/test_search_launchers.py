@@ -10,7 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+from hydra.errors import ConfigCompositionException
 
+from bigopt.config._messages import one_line
 from bigopt.search import away
 from bigopt.search.keys import WORKER
 from bigopt.store import Owner, me
@@ -147,3 +149,8 @@ def test_a_job_hears_its_worker_and_notices_its_death(tmp_path, monkeypatch):
         other.communicate()
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_launcher_that_is_not_installed_is_named_with_its_extra():
+    error = ConfigCompositionException("Could not find 'hydra/launcher/submitit_local'\nAvailable options: basic")
+    assert one_line(error).endswith("Available options: basic (pip install bigopt[launchers])")
