@@ -19,7 +19,7 @@ from bigopt.config.groups import NONE, PLUGINS, SCALARS, SETTINGS, SLOTS, STEPS
 from bigopt.registry import Plugin, bind, discover
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.objective import parse_objective
-from bigopt.vocabulary.settings import Settings, StepOptions
+from bigopt.vocabulary.settings import Settings, StepOptions, Trainer
 
 T = TypeVar("T")
 
@@ -63,6 +63,8 @@ class _Checker:
         compression = self._steps("compression")
         recipe = [*(step for slot in reversed(SLOTS) for step in self._slot(slot)), *self._steps("recipe")]
         self.problems += order_problems(compression)
+        self.problems += _one_device(settings["trainer"], settings["optimizer"])
+        self.problems += _trained_at_all(settings["trainer"], model)
         objective, seed, resume = self._objective(), self._seed(), self._resume()
         control, cache = self._control(), self._cache()
         if self.problems:
@@ -219,6 +221,25 @@ class _Checker:
             return None
         self._try(lambda: read_saved(str(resume)))
         return Path(str(resume))
+
+
+def _trained_at_all(trainer: Trainer | None, model: Mapping[str, Any] | None) -> list[str]:
+    """Only a model whose weights are given may go without an epoch."""
+    if trainer is None or trainer.max_epochs != 0 or model is None or model.get("weights"):
+        return []
+    return ["trainer.max_epochs: got 0, expected at least 1; 0 is for a model that is trained already (model.weights)"]
+
+
+def _one_device(trainer: Any, optimizer: Any) -> list[str]:
+    """What is found by trying is tried by one process."""
+    if trainer is None or optimizer is None or trainer.devices == 1:
+        return []
+    asked = {"trainer.batch_size": trainer.batch_size, "optimizer.lr": optimizer.lr}
+    return [
+        f"{key}: got auto with trainer.devices={trainer.devices}, expected a number, or one device"
+        for key, value in asked.items()
+        if value == "auto"
+    ]
 
 
 def _unset(plugin: Plugin, key: str, value: Any) -> bool:

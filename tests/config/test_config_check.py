@@ -81,6 +81,10 @@ def test_all_problems_are_reported_together():
     ("changes", "expected"),
     [
         ({"trainer": {"max_epochs": -1}}, "trainer.max_epochs: got -1, expected 0 or more"),
+        (
+            {"trainer": {"max_epochs": 0}},
+            "trainer.max_epochs: got 0, expected at least 1; 0 is for a model that is trained already (model.weights)",
+        ),
         ({"trainer": {"label_smoothing": 1.0}}, "trainer.label_smoothing: got 1.0, expected a share in [0, 1)"),
         ({"trainer": {"ema": 1.0}}, "trainer.ema: got 1.0, expected a decay in (0, 1)"),
         ({"optimizer": {"lr": 0}}, "optimizer.lr: got 0, expected a value above 0"),
