@@ -30,8 +30,8 @@ class Size:
 
 
 SIZES = {
-    16: Size(images=4000, judged=3000, epochs=12, recover=2, learn=5, stack=(8, 4), seeds=(0, 1, 2)),
-    64: Size(images=2000, judged=2000, epochs=10, recover=1, learn=3, stack=(5, 3), seeds=(0,)),
+    16: Size(images=4000, judged=3000, epochs=10, recover=2, learn=4, stack=(6, 3), seeds=(0, 1, 2)),
+    64: Size(images=2000, judged=2000, epochs=10, recover=2, learn=4, stack=(5, 3), seeds=(0,)),
 }
 
 
@@ -71,14 +71,14 @@ class Cell:
 def cells(width: int) -> list[Cell]:
     """All cells of a width, the cheap and important first."""
     size = SIZES[width]
-    found = [*_units(size), *_numbers(size), *_learned(size, width), *_stacks(size, width), *_controls(size, width)]
-    return found
+    units, numbers, learned = _units(size), _numbers(size), _learned(size, width)
+    return [*units, *_stacks(size, width), *_controls(size, width), *numbers, *learned]
 
 
 def _units(size: Size) -> list[Cell]:
     recover = size.recover
     found = []
-    for plugin in ("channel_pruning", "random_pruning", "low_rank"):
+    for plugin in ("channel_pruning", "random_pruning"):
         for ratio in (0.3, 0.5, 0.7):
             found.append(
                 Cell(
@@ -96,9 +96,6 @@ def _units(size: Size) -> list[Cell]:
             "random_pruning.draw": draw,
         }
         found.append(Cell("random_pruning", f"ratio 0.5, draw {draw}", ("random_pruning",), settings))
-    for ratio in (0.5, 0.8, 0.95):
-        settings = {"magnitude_pruning.ratio": ratio, "magnitude_pruning.recover.epochs": recover}
-        found.append(Cell("magnitude_pruning", f"ratio {ratio}", ("magnitude_pruning",), settings))
     for ratio in (0.3, 0.5):
         settings = {"channel_pruning.ratio": ratio, "channel_pruning.recover.epochs": 0}
         found.append(Cell("reestimate_norm", f"off, after ratio {ratio}", ("channel_pruning",), settings))
@@ -120,6 +117,12 @@ def _numbers(size: Size) -> list[Cell]:
             "quantization.recover.epochs": recover,
         }
         found.append(Cell("quantization", f"trained W{bits}A{activation}", ("quantization",), settings))
+    for ratio in (0.3, 0.5, 0.7):
+        settings = {"low_rank.ratio": ratio, "low_rank.recover.epochs": recover}
+        found.append(Cell("low_rank", f"ratio {ratio}", ("low_rank",), settings))
+    for ratio in (0.5, 0.8, 0.95):
+        settings = {"magnitude_pruning.ratio": ratio, "magnitude_pruning.recover.epochs": recover}
+        found.append(Cell("magnitude_pruning", f"ratio {ratio}", ("magnitude_pruning",), settings))
     for bits in (5, 4, 3):
         settings = {"weight_sharing.bits": bits, "weight_sharing.recover.epochs": recover}
         found.append(Cell("weight_sharing", f"{bits} bits", ("weight_sharing",), settings))

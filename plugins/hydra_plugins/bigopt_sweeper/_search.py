@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from signal import SIGTERM
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from bigopt.search import Request, Result, Task
 from bigopt.search.away import end_helpers, telling
 from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL, WORKER
 from bigopt.store import me
+from hydra_plugins.bigopt_sweeper._remember import RememberingLoader
 
 if TYPE_CHECKING:
     from bigopt.config import Checked
@@ -85,6 +87,9 @@ class Trials:
         self.extra = extra
         self.folder = sweeper.folder.resolve()
         self.away = type(self.launcher).__name__ != "BasicLauncher"
+        if not self.away:
+            context = self.launcher.hydra_context
+            self.launcher.hydra_context = replace(context, config_loader=RememberingLoader(context.config_loader))
         self.parent = "sweep"
 
     def __call__(self, task: Task) -> Result:
