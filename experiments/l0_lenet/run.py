@@ -5,8 +5,9 @@
     python experiments/l0_lenet/run.py --dataset mnist --root <folder>      # the papers' data, from their IDX files
     python experiments/l0_lenet/run.py --report                             # only table and picture, from the results
 
-Every cell is one ``bigopt`` command (``--show`` prints them), judged once on the test split. Cells of a model and a seed share their baseline through the stage cache. Results go to results.json (with
-another dataset: results_<dataset>.json, and so on) after every cell.
+Every cell is one ``bigopt`` command (``--show`` prints them), judged once on the test split. Cells of a model and a
+seed share their baseline through the stage cache. Results go to results.json (with another dataset: results_<dataset>.json,
+and so on) after every cell.
 """
 
 from __future__ import annotations
