@@ -165,6 +165,16 @@ def test_a_gate_on_an_input_learns_from_the_loss(tmp_path):
     assert (control.gates[-1].log_alpha.grad != 0).all()
 
 
+@pytest.mark.parametrize(("gates", "price"), [("units", 3.0), ("weights", 30.0)])
+def test_the_price_of_weights_is_above_that_of_units_unless_it_is_given(tmp_path, gates, price):
+    for penalty, expected in ((None, price), (7.0, 7.0)):
+        run, part = prepared(tmp_path, gates=gates, penalty=penalty)
+        control = control_of(run, part)
+        control.warm.fill_(1.0)
+        share = float(control.expected().detach()) / control.total
+        assert float(part.loss(run, None, None)["l0"].detach()) == pytest.approx(expected * share, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "more",
     [{"gates": "weights"}, {"constraint": "l1_ball"}, {"constraint": "l0_ball", "method": "projection"}],

@@ -23,6 +23,9 @@ from bigopt_plugins.compression.l0._finish import remove, tell, unread
 from bigopt_plugins.compression.l0._hard_concrete import bake
 from bigopt_plugins.compression.l0._units import Units, gateable_units
 
+PRICES = {"units": 3.0, "weights": 30.0}
+"""Penalty by what is gated, unless one is given."""
+
 
 class L0(Part):
     """Learns which units or weights a network needs, by gates that count them or by projections that bound them.
@@ -60,7 +63,8 @@ class L0(Part):
         constraint: ``none`` for a penalty, ``l0_ball`` or ``l1_ball``.
         inputs: with gates on units, also gate what linear layers read that is no unit.
         method: how ``l0_ball`` is reached: ``lagrangian`` or ``projection``.
-        penalty: price of keeping every weight, in nats of the loss; for no constraint.
+        penalty: price of keeping every weight, in nats of the loss; for no constraint. Null takes 3 for units, and 30
+            for weights: a single weight's share of 3 nats is lost in the noise of its gradient.
         keep: size of the ball as a share: of the number of weights in convolutions and linear layers (``l0_ball``), or
             of ``Σ|w|`` before the step (``l1_ball``).
         k: size of the ``l0_ball`` in weights, instead of ``keep``.
@@ -81,7 +85,7 @@ class L0(Part):
         gates: Literal["units", "weights"] = "units",
         constraint: Literal["none", "l0_ball", "l1_ball"] = "none",
         method: Literal["lagrangian", "projection"] = "lagrangian",
-        penalty: float = 3.0,
+        penalty: float | None = None,
         keep: float = 0.3,
         k: int | None = None,
         threshold: float | None = None,
@@ -111,7 +115,7 @@ class L0(Part):
         self.gates = gates
         self.constraint = constraint
         self.method = method
-        self.penalty = penalty
+        self.penalty = PRICES[gates] if penalty is None else penalty
         self.keep = keep
         self.k = k
         self.threshold = threshold
