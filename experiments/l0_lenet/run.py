@@ -6,8 +6,8 @@
     python experiments/l0_lenet/run.py --report                             # only table and picture, from the results
 
 Every cell is one ``bigopt`` command (``--show`` prints them), judged once on the test split. Cells of a model and a
-seed share their baseline through the stage cache. Results go to results.json (with another dataset: results_<dataset>.json,
-and so on) after every cell.
+seed share their baseline through the stage cache. Results go to results.json after every cell (of another dataset to
+results_<dataset>.json, and so on).
 """
 
 from __future__ import annotations
