@@ -61,6 +61,8 @@ class Limits:
         timeout: seconds after which no further trial starts; None for none.
         target: value of the first objective at which no further trial starts; None for none.
         patience: finished trials without a better one after which no further trial starts; None for none.
+        worth: gain of the first objective below which going on is not worth it; None for always worth it.
+        worth_trials: completed configurations before that is asked.
         max_retries: how often a configuration whose process died is tried again.
         fail_fast: end at the first failed trial.
         heartbeat: seconds between two signs of life of a running trial.
@@ -71,6 +73,8 @@ class Limits:
     timeout: float | None = None
     target: float | None = None
     patience: int | None = None
+    worth: float | None = None
+    worth_trials: int = 20
     max_retries: int = 2
     fail_fast: bool = False
     heartbeat: float = 15.0

@@ -76,6 +76,8 @@ class Request:
             tuner = make_tuner(checked.tuner, context)
             assert tuner is not None
         self._refuse_early_stopping(tuner)
+        if settings.get("worth") is not None and len(self.objective) > 1:
+            raise RequestError(f"hydra.sweeper.worth: got {len(self.objective)} objectives, expected one")
         return Plan(
             study=self.study,
             folder=self.folder,
@@ -284,6 +286,8 @@ class Request:
             timeout=self._number("timeout", 0),
             target=None if given.get("target") is None else float(given["target"]),
             patience=self._number("patience", 1, whole=True),
+            worth=self._number("worth", 0),
+            worth_trials=self._number("worth_trials", 2, whole=True),
             max_retries=self._number("max_retries", 0, whole=True),
             fail_fast=bool(given.get("fail_fast", False)),
             heartbeat=self._number("heartbeat", 0.01),
@@ -292,7 +296,7 @@ class Request:
 
     def _number(self, name: str, least: float, whole: bool = False) -> Any:
         value = self.sweeper.get(name)
-        if value is None and name in ("timeout", "patience"):
+        if value is None and name in ("timeout", "patience", "worth"):
             return None
         good = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
         if not good or value is None or value < least:

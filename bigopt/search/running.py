@@ -15,6 +15,7 @@ from bigopt.search.outcome import best, completed, enough, feasible
 from bigopt.search.plan import Evaluate, Plan
 from bigopt.search.pool import Pool, Stopper
 from bigopt.search.study import prepare
+from bigopt.search.terminator import Worth
 from bigopt.search.worker import work
 
 DONE, FAILED, OVER_BUDGET = 0, 1, 3
@@ -135,6 +136,9 @@ class _Watch:
     looked: float = 0.0
     reaped: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        self.worth = Worth(self.plan)
+
     def look(self, last: bool = False) -> list[Configuration]:
         now = time.monotonic()
         if now - self.looked < LOOK and not last:
@@ -145,7 +149,7 @@ class _Watch:
             self.reaper.reap()
         self.known = configurations(tries(self.study))
         if self.why is None and not last:
-            self.why = enough(self.plan, self.known) or self._late(now)
+            self.why = enough(self.plan, self.known) or self._late(now) or self.worth.over(self.known)
             if self.why is not None:
                 print(f"bigopt: no further trial starts: {self.why}", file=sys.stderr, flush=True)
                 self.stop()

@@ -182,7 +182,7 @@ def _params(request: Request, plan: Plan) -> dict[str, Any]:
 
 
 def _settings(request: Request) -> dict[str, Any]:
-    kept = ("n_trials", "n_jobs", "timeout", "target", "patience", "max_retries", "confirm")
+    kept = ("n_trials", "n_jobs", "timeout", "target", "patience", "worth", "max_retries", "confirm")
     return {name: request.sweeper.get(name) for name in kept}
 
 
