@@ -64,7 +64,7 @@ def recovery_epochs(run: Run, part: Part, options: StepOptions) -> int:
 def recovery_lr(run: Run, part: Part, options: StepOptions) -> float:
     """Peak learning rate with which a step will train."""
     share = options.recover.lr if options.recover.lr is not None else part.recovery_lr(run)
-    return share * run.settings.optimizer.lr
+    return share * run.settings.optimizer.rate
 
 
 def step_epochs(run: Run, part: Part, options: StepOptions) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bigopt.report import format as show
 from bigopt.report.curves import draw_curves
+from bigopt.report.rates import draw_rates
 from bigopt.report.reading import control_name, first_objective
 from bigopt.report.robustness import draw_robustness
 from bigopt.report.stage import value_of
@@ -29,6 +30,7 @@ def draw_all(report: Report) -> dict[str, Figure]:
         "stages": draw_stages,
         "curves": draw_curves,
         "robustness": draw_robustness,
+        "lr_finder": draw_rates,
     }
     with matplotlib.rc_context(RC):
         figures = {name: draw(report) for name, draw in drawers.items()}

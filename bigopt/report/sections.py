@@ -20,6 +20,7 @@ _CAPTIONS = {
     "stages": "Per stage, on the file that would be deployed; latency is the median.",
     "robustness": "How the metric goes down with the strength of the corruptions (validation split).",
     "curves": "Every fit in turn; a ring marks the epoch that was kept.",
+    "lr_finder": "The range test before the first fit (optimizer.lr=auto); the ring marks the rate that was taken.",
 }
 
 
@@ -67,7 +68,7 @@ def _nonzero(row: Mapping[str, Any]) -> str:
 def pictures(drawn: Mapping[str, str]) -> str:
     """The pictures with what they show."""
     return "".join(
-        f'<div class="panel{" narrow" if name in ("tradeoff", "robustness") else ""}">{svg}'
+        f'<div class="panel{" narrow" if name in ("tradeoff", "robustness", "lr_finder") else ""}">{svg}'
         f'<p class="hint">{text(_CAPTIONS.get(name, ""))}</p></div>'
         for name, svg in drawn.items()
     )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import math
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
-from bigopt.store import Generations, Store, lock
+from bigopt.store import Generations, Store, lock, me, read_json, write_json
 from bigopt.train import ddp
 from bigopt.train.job import Job, auxiliary_modules, wanted_taps
 from bigopt.train.key import content_key
@@ -21,6 +24,9 @@ from bigopt.vocabulary.run import History, Run
 
 LOOK_EVERY = 0.5
 """Seconds between two looks at the signals while another process trains the same."""
+
+FOUND = "found.json"
+"""What ``auto`` came to, beside the fit that asked for it."""
 
 log = logging.getLogger(__name__)
 
@@ -79,13 +85,15 @@ class Fitter:
             run=run,
             name=name,
             epochs=epochs,
-            lr=run.settings.optimizer.lr if lr is None else lr,
+            lr=math.nan if lr is None else lr,
             parts=chosen,
             modules=auxiliary_modules(run, chosen),
             seed=seed,
             taps=wanted_taps(run, chosen),
             offset=self.epochs,
         )
+        self._settle(job, ordinal)
+        job.lr = run.settings.optimizer.rate if lr is None else lr
         history = self._fit(job, ordinal, share)
         if run.depth == 0 and not history.cached:
             self.epochs += len(history.epochs)
@@ -93,6 +101,38 @@ class Fitter:
         seed_all(run.seed, ordinal, "after")  # the same on every rank: they build the same things next
         self.signals.check()
         return history
+
+    def _settle(self, job: Job, ordinal: int) -> None:
+        """Finds what the configuration leaves open (``auto``), once: a resumed run reads what the first start found."""
+        settings = job.run.settings
+        lr = settings.optimizer.lr == "auto" and math.isnan(job.lr)
+        batch_size = settings.trainer.batch_size == "auto"
+        if not lr and not batch_size:
+            return
+        from bigopt.train import finder
+
+        key = content_key(job, ordinal)
+        file = self.folder / "fits" / f"{ordinal:03d}-{_slug(job.name)}" / FOUND
+        # speeds are another machine's nowhere, and no two measurements agree: one machine finds one batch size
+        shared = hashlib.sha256(f"{key}:{me().host}:found".encode()).hexdigest()
+        content = _found(file, key)
+        if content is None and self.store is not None and (entry := self.store.get(shared)) is not None:
+            content = _found(entry / FOUND, key)
+        if content is None:
+            found = finder.find(job, lr=lr, batch_size=batch_size, curve=lambda j: finder.range_test(j, self.signals))
+            self.signals.check()
+            content = found.content()
+            if self.store is not None:
+                with suppress(OSError):  # a cache that cannot be written to is said elsewhere
+                    self.store.put(shared, lambda to: write_json(to / FOUND, {"key": key, "found": content}))
+        if _found(file, key) is None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_json(file, {"key": key, "found": content})
+        found = finder.Found(**content)
+        finder.settled(job.run, found)
+        job.notes += found.notes()
+        for name, rows in found.tables().items() if ddp.rank() == 0 else ():
+            job.run.report.table(name, rows)
 
     def _fit(self, job: Job, ordinal: int, share: bool) -> History:
         """The result: from this run's folder, from the cache, or trained; in this order."""
@@ -192,6 +232,12 @@ class Fitter:
         finally:
             if held is not None:
                 held.__exit__(None, None, None)
+
+
+def _found(file: Path, key: str) -> dict[str, Any] | None:
+    """What an earlier look came to, if it was of this very fit."""
+    content = read_json(file) if file.is_file() else {}
+    return dict(content["found"]) if content.get("key") == key else None
 
 
 def _slug(name: str) -> str:

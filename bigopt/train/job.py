@@ -44,7 +44,9 @@ class Job:
     @cached_property
     def batch_size(self) -> int:
         """Rows of one batch on one rank."""
-        return max(1, self.run.settings.trainer.batch_size // ddp.world_size())
+        size = self.run.settings.trainer.batch_size
+        assert not isinstance(size, str)  # found before any batch is asked for
+        return max(1, size // ddp.world_size())
 
     @cached_property
     def drop_last(self) -> bool:

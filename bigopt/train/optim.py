@@ -66,7 +66,8 @@ def build_optimizer(groups: list[Group], settings: Optimizer, *, fused: bool = T
         "adagrad": (torch.optim.Adagrad, {}),
     }
     kind, arguments = kinds[settings.name]
-    optimizer: torch.optim.Optimizer = kind(groups, lr=settings.lr, **how, **arguments)
+    default = max(group.get("lr", 0.0) for group in groups) if isinstance(settings.lr, str) else settings.lr
+    optimizer: torch.optim.Optimizer = kind(groups, lr=default, **how, **arguments)
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     return optimizer

@@ -47,8 +47,12 @@ class Plan:
         return asdict(self)
 
 
-def resolve_plan(job: Job) -> tuple[Plan, list[str]]:
+def resolve_plan(job: Job, compiling: bool = True) -> tuple[Plan, list[str]]:
     """Takes every decision that the configuration leaves open; rank 0 decides for all.
+
+    Args:
+        job: the fit.
+        compiling: whether compiling the model is considered.
 
     Returns:
         The plan, and notes for the history.
@@ -62,7 +66,7 @@ def resolve_plan(job: Job) -> tuple[Plan, list[str]]:
     precision, note = resolve_precision(job, plan)
     notes.append(note)
     plan = replace(plan, precision=precision)
-    compiled, note = compilation.decide(job, plan)
+    compiled, note = compilation.decide(job, plan) if compiling else (False, None)
     notes.append(note)
     return ddp.broadcast_object((replace(plan, compile=compiled), [text for text in notes if text]))
 

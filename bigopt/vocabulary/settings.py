@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bigopt.vocabulary.errors import RequestError
+
 
 @dataclass(frozen=True)
 class Trainer:
@@ -12,7 +14,8 @@ class Trainer:
 
     Args:
         max_epochs: passes over the training split in the first stage.
-        batch_size: rows per optimizer step (before accumulation), over all ranks.
+        batch_size: rows per optimizer step (before accumulation), over all ranks; ``auto`` finds the smallest power of
+            two whose throughput comes close to the best that fits in memory.
         eval_batch_size: rows per forward pass where nothing is trained.
         precision: ``auto`` takes bfloat16 autocast where the hardware has it and it costs no accuracy.
         accelerator: ``auto``, ``cpu`` or ``gpu``.
@@ -31,7 +34,7 @@ class Trainer:
     """
 
     max_epochs: int = 20
-    batch_size: int = 128
+    batch_size: int | Literal["auto"] = 128
     eval_batch_size: int = 1024
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
@@ -55,7 +58,7 @@ class Optimizer:
 
     Args:
         name: optimizer.
-        lr: peak learning rate.
+        lr: peak learning rate; ``auto`` takes it from a range test before the first fit (Smith 2017), see :attr:`rate`.
         weight_decay: decoupled or L2 decay, as the optimizer defines it; not applied to norms and biases.
         momentum: for ``sgd`` and ``rmsprop``.
         nesterov: for ``sgd``.
@@ -63,11 +66,22 @@ class Optimizer:
     """
 
     name: Literal["adamw", "adam", "nadam", "radam", "sgd", "rmsprop", "adagrad"] = "adamw"
-    lr: float = 1e-3
+    lr: float | Literal["auto"] = 1e-3
     weight_decay: float = 0.01
     momentum: float = 0.9
     nesterov: bool = True
     betas: tuple[float, float] = (0.9, 0.999)
+
+    @property
+    def rate(self) -> float:
+        """The peak learning rate as a number.
+
+        Raises:
+            RequestError: it is still to be found.
+        """
+        if isinstance(self.lr, str):
+            raise RequestError("optimizer.lr: auto is found in the first fit; nothing can ask for it before")
+        return self.lr
 
 
 @dataclass(frozen=True)
