@@ -17,6 +17,7 @@ TABLE = "lr_finder"
 def draw_rates(report: Mapping[str, Any]) -> Figure | None:
     """Loss and smoothed loss over the rate's logarithm; a ring marks the suggestion. None without a range test."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     rows = ((report.get("tables") or {}).get(TABLE) or {}).get("rows") or []
     if not rows:
@@ -31,6 +32,8 @@ def draw_rates(report: Mapping[str, Any]) -> Figure | None:
             place = (float(row["lr"]), float(row["smoothed"]))
             axes.plot(*place, "o", markersize=9, markerfacecolor="none", markeredgecolor=SECOND, markeredgewidth=2)
             axes.annotate(f"{place[0]:.2g}", place, xytext=(9, 7), textcoords="offset points", color=SECOND)
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda rate, _place: f"{rate:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("learning rate")
     axes.set_ylabel("training loss")
     axes.legend()
