@@ -122,9 +122,13 @@ class Fitter:
             found = finder.find(job, lr=lr, batch_size=batch_size, curve=lambda j: finder.range_test(j, self.signals))
             self.signals.check()
             content = found.content()
+
+            def keep(folder: Path) -> None:
+                write_json(folder / FOUND, {"key": key, "found": content})
+
             if self.store is not None:
                 with suppress(OSError):  # a cache that cannot be written to is said elsewhere
-                    self.store.put(shared, lambda to: write_json(to / FOUND, {"key": key, "found": content}))
+                    self.store.put(shared, keep)
         if _found(file, key) is None:
             file.parent.mkdir(parents=True, exist_ok=True)
             write_json(file, {"key": key, "found": content})

@@ -51,6 +51,17 @@ class Trainer:
     checkpoint_seconds: float = 60.0
     workers: int = 2
 
+    @property
+    def rows(self) -> int:
+        """``batch_size`` as a number.
+
+        Raises:
+            RequestError: it is still to be found.
+        """
+        if isinstance(self.batch_size, str):
+            raise RequestError("trainer.batch_size: auto is found in the first fit; nothing can ask for it before")
+        return self.batch_size
+
 
 @dataclass(frozen=True)
 class Optimizer:

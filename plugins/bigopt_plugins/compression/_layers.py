@@ -85,5 +85,5 @@ def weight_of(layer: nn.Module) -> Tensor:
 def total_steps(run: Run, epochs: int) -> int:
     """Optimizer steps of a fit of so many epochs, at least 1."""
     trainer = run.settings.trainer
-    batches = -(-len(run.data.train) // trainer.batch_size)
+    batches = -(-len(run.data.train) // trainer.rows)
     return max(1, epochs * -(-batches // trainer.accumulate))

@@ -60,6 +60,6 @@ def reestimate(run: Run, norms: list[_BatchNorm], samples: int) -> None:
     """
     split = run.data.train
     rows = torch.arange(min(samples, len(split)))
-    size = run.settings.trainer.batch_size
+    size = run.settings.trainer.rows
     passed = batches(split, size, rows, seed=run.seed, drop_last=len(rows) > size)
     average_statistics(run.model, norms, (batch.x for batch in passed))

@@ -203,7 +203,7 @@ class GaussianConstraint(Part):
         from bigopt_plugins.compression._rates import total_rate
         from bigopt_plugins.compression.gaussian_constraint._callbacks import LAST
 
-        lr = self.lr * run.settings.optimizer.lr
+        lr = self.lr * run.settings.optimizer.rate
         self._sigma, self._total = self.sigma[0], total_rate(run, epochs, lr)
         assert self._state is not None
         self._state.limit(self._total)

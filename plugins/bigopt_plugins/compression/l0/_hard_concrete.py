@@ -90,10 +90,8 @@ class GatedInput(nn.Module):
     def factor(self) -> Tensor:
         """Gate of each input channel ``(C_in,)``."""
         values = [gate() for gate in self.gates]
-        first, *rest = torch.cat([values[0].new_ones(1), *values])[self.index]
-        for each in rest:
-            first = first * each
-        return first
+        acting: Tensor = torch.cat([values[0].new_ones(1), *values])[self.index]
+        return acting.prod(dim=0)
 
     def forward(self, x: Tensor) -> Tensor:
         """The layer of ``x · z``."""

@@ -178,7 +178,7 @@ class Counter(nn.Module):
             inputs[row] = into.bincount(minlength=width)
         self.register_buffer("outputs", outputs, persistent=False)
         self.register_buffer("inputs", inputs, persistent=False)
-        each = [layer.weight[0, 0].numel() for _, layer in rows]
+        each = [weight_of(layer)[0, 0].numel() for _, layer in rows]
         self.register_buffer("each", torch.tensor(each, dtype=torch.float), persistent=False)
 
     def forward(self, probabilities: Tensor) -> Tensor:

@@ -224,7 +224,7 @@ class StructuredSparsity(Part):
 
         settings = replace(run.settings, trainer=replace(run.settings.trainer, ema=None))
         penalised = replace(run, monitor=Monitor(LAST, "max"), settings=settings)
-        lr = self.lr * run.settings.optimizer.lr
+        lr = self.lr * run.settings.optimizer.rate
         self._training = self._view(run, model).families(self.groups, model)
         travel, kinds = total_rate(run, epochs, lr), len(self.groups)
         self._means = [float(magnitudes(family).mean()) for family in self._training]

@@ -217,7 +217,7 @@ class CoTraining(Part):
             unlabelled = unlabelled_of(run, "co_training")
             data = within_budget(run, self.selection, "co_training")
             data = replace(data, unlabelled=unlabelled)
-            run.data = one_pass(data, self.ratio, run.settings.trainer.batch_size)
+            run.data = one_pass(data, self.ratio, run.settings.trainer.rows)
         elif self.selection == "budget":
             run.data = within_budget(run, self.selection, "co_training")
         self._second = second_model(run, self.partner, run.data)

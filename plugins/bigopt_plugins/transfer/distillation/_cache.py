@@ -76,7 +76,7 @@ class Cache:
             return None
         rows: dict[str, Tensor] = {}
         trainer = run.settings.trainer
-        for part in batches(split, trainer.batch_size, shuffle=False, workers=trainer.workers):
+        for part in batches(split, trainer.rows, shuffle=False, workers=trainer.workers):
             for name, value in compute(part.x.to(batch.x.device)).items():
                 if name not in rows:
                     rows[name] = torch.empty((len(split), *value.shape[1:]), dtype=value.dtype, device=value.device)

@@ -116,7 +116,7 @@ class SemiSupervised(Part):
         unlabelled = unlabelled_of(run, "semi_supervised")
         self._views = views_of(run.data, self.magnitude)
         data = replace(within_budget(run, self.selection, f"semi_supervised.{self.method}"), unlabelled=unlabelled)
-        run.data = one_pass(data, self.ratio, run.settings.trainer.batch_size)
+        run.data = one_pass(data, self.ratio, run.settings.trainer.rows)
 
     def modules(self, run: Run) -> dict[str, nn.Module]:
         """The method's state, the unlabelled samples' order, and Mean Teacher's teacher; new for every fit."""
