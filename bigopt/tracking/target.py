@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import socket
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,11 @@ from bigopt.vocabulary.errors import RequestError
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-DATABASES = ("postgresql", "mysql", "mssql", "sqlite")
+PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+DATABASES = (*PORTS, "sqlite")
+KNOCK = 5.0
+"""Seconds that a database's port may take to answer."""
+
 SERVERS = ("http", "https", "databricks")
 QUICK = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",  # seconds; the journal keeps what a slow server does not take
@@ -54,12 +59,18 @@ class Target:
         return sqlite_file(self.uri)
 
     def client(self) -> MlflowClient:
-        """A client of the store, which is created first if it is a file that is not there yet."""
+        """A client of the store, which is created first if it is a file that is not there yet.
+
+        Raises:
+            OSError: nobody listens where a database should be.
+        """
         quiet()
         from mlflow import MlflowClient
 
         if self.file is not None:
             prepare_sqlite(self.file, self.artifacts)
+        else:
+            knock(self.uri)
         return MlflowClient(tracking_uri=self.uri)
 
 
@@ -99,6 +110,21 @@ def sqlite_file(uri: str) -> Path | None:
     """The file of an SQLite URI; None for other URIs and for databases in memory."""
     found = re.fullmatch(r"sqlite(?:\+\w+)?:///([^?]+)(?:\?.*)?", uri)
     return Path(found[1]) if found and ":memory:" not in uri else None
+
+
+def knock(uri: str) -> None:
+    """Looks whether a database's port answers: MLflow would try again for minutes where none does.
+
+    Raises:
+        OSError: it does not.
+    """
+    scheme = uri.partition(":")[0].partition("+")[0].lower()
+    try:
+        host, port = urlsplit(uri).hostname, urlsplit(uri).port
+    except ValueError:  # several hosts
+        return
+    if scheme in PORTS and host:  # else a socket in the file system
+        socket.create_connection((host, port or PORTS[scheme]), timeout=KNOCK).close()
 
 
 def prepare_sqlite(file: Path, artifacts: str | None) -> None:

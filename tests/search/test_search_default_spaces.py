@@ -2,6 +2,7 @@
 
 import optuna
 import pytest
+import yaml
 
 from bigopt import registry
 from bigopt.config._complete import find
@@ -39,4 +40,5 @@ def test_what_a_space_proposes_are_values_of_the_arguments(kind, name):
     points = [space.suggest(study.ask()) for _ in range(8)]
     assert len({str(point) for point in points}) > 1
     for point in points:
-        registry.bind(find(kind, name), {**REQUIRED.get(name, {}), **point}, name)
+        values = {key: yaml.safe_load(value) if isinstance(value, str) else value for key, value in point.items()}
+        registry.bind(find(kind, name), {**REQUIRED.get(name, {}), **values}, name)

@@ -74,12 +74,13 @@ def _find(name: str) -> Callable[..., Any]:
         raise RequestError(f"target: got {name!r}, expected package.module:Class")
     logging.getLogger("bigopt").warning("model=custom imports and runs the code of %s", name)
     try:
-        found = import_own(module, attribute)
+        found: Any = import_own(module, attribute)
     except Exception as error:  # whatever the user's code raises is the user's to see
         raise RequestError(f"target: cannot import {name}: {type(error).__name__}: {error}") from error
     if not callable(found):
         raise RequestError(f"target: {name} is a {type(found).__name__}, expected a class or a function")
-    return found
+    made: Callable[..., Any] = found
+    return made
 
 
 def _parameters(make: Callable[..., Any]) -> list[str]:

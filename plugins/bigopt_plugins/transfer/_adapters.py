@@ -68,11 +68,12 @@ def insert(
     import peft
 
     config: Any
+    scale: Any = alpha  # any number works, whatever the annotation says
     if kind == "ia3":
         config = peft.IA3Config(target_modules=names, feedforward_modules=inputs)
     else:
         config = peft.LoraConfig(
-            r=rank, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, use_dora=kind == "dora"
+            r=rank, lora_alpha=scale, lora_dropout=dropout, target_modules=names, use_dora=kind == "dora"
         )
     peft.inject_adapter_in_model(config, model)
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -87,8 +88,8 @@ def merge(model: nn.Module) -> int:
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     found = [(name, module) for name, module in model.named_modules() if isinstance(module, BaseTunerLayer)]
-    for name, module in found:
-        merging: Any = module
+    for name, adapted in found:
+        merging: Any = adapted
         merging.merge(safe_merge=False)
         model.set_submodule(name, merging.get_base_layer())
     for module in model.modules():
@@ -108,7 +109,7 @@ def _known(model: nn.Module, kind: Adapter) -> tuple[tuple[str, ...], tuple[str,
     """What peft adapts in this architecture, and which of it at the input; nothing for unknown ones."""
     from peft.utils import constants
 
-    name = getattr(getattr(model, "config", None), "model_type", None)
+    name = str(getattr(getattr(model, "config", None), "model_type", None))
     if kind != "ia3":
         return tuple(constants.TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(name, ())), ()
     return (

@@ -43,7 +43,7 @@ def head_name(model: nn.Module) -> str:
     Raises:
         RequestError: the model has none.
     """
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names: list[str] = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     if not names:
         raise RequestError("transfer: the model has no linear layer that gives the logits, which this strategy needs")
     return names[-1]
@@ -148,6 +148,7 @@ def start_from(
     if isinstance(source, list | tuple):
         from bigopt_plugins.transfer._ranking import best_source
 
+        chosen: Source | None
         source, chosen = best_source(run, fit, list(source), epochs)
     else:
         chosen = _resolved(run, fit, source, epochs)

@@ -71,7 +71,7 @@ class FeatureConcatenation(Part):
             problems.append(f"lr_scale: got {lr_scale}, expected a share in (0, 1]")
         if problems:
             raise RequestError(problems)
-        self.layers = list(layers)
+        self.patterns = list(layers)
         self.source = source
         self.source_epochs = source_epochs
         self.head = head
@@ -140,7 +140,7 @@ class FeatureConcatenation(Part):
 
     def _entry(self, run: Run, model: Network) -> dict[str, Any]:
         """What is to be done, as plain values: layers, cells, and the number of features."""
-        names = matching(model.net, self.layers)
+        names = matching(model.net, self.patterns)
         shapes = _shapes(run, model, names)
         maps = [shape for shape in shapes.values() if len(shape) == 4]
         if self.head == "conv" and len(maps) < len(shapes):

@@ -89,11 +89,12 @@ class FeatureExtraction(Part):
         if cut not in dict(run.model.named_modules()) or not list(run.model.get_submodule(cut).parameters()):
             raise RequestError(f"transfer.cut: got {cut!r}, expected a module of the model with parameters")
         if self.hidden:
-            entry = {"op": "head", "plugin": "feature_extraction", "kind": "transfer", "at": cut}
+            entry: dict[str, Any] = {"op": "head", "plugin": "feature_extraction", "kind": "transfer", "at": cut}
             entry |= {"sizes": [_inputs(run, cut), *self.hidden, run.task.num_classes]}
             with seeded(run, "head"):
                 self.replay(run.model, entry)
-            run.model.changes.append(entry)
+            network: Any = run.model
+            network.changes.append(entry)
         freeze_all_but(run.model, cut)
         self._head = cut
         if cacheable(run, self):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from signal import SIGTERM
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -82,7 +82,7 @@ class Trials:
     """
 
     def __init__(self, sweeper: BigoptSweeper, name: str, extra: list[str]) -> None:
-        self.launcher: Any = sweeper.quiet_launcher()
+        self.launcher = cast(Any, sweeper.quiet_launcher())
         self.name = name
         self.extra = extra
         self.folder = sweeper.folder.resolve()

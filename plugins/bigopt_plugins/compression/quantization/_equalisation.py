@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -105,7 +106,7 @@ def drop_unreached(model: nn.Module, clips: Sequence[str], samples: Tensor, *, b
     reached: set[str] = set()
 
     def look(name: str) -> Hook:
-        limit = model.get_submodule(name).limit
+        limit: Any = model.get_submodule(name).limit
 
         def hook(x: Tensor, _output: Tensor) -> None:
             if bool((x > limit).any()):

@@ -59,7 +59,7 @@ def pipeline(changes: Changes, shape: tuple[int, ...]) -> nn.Module | None:
 
     steps: list[Any] = []
     if changes.randaugment:
-        policy = [list(one) for one in GREY] if shape[0] != 3 else None
+        policy: Any = [list(one) for one in GREY] if shape[0] != 3 else None
         steps.append(RandAugment(changes.randaugment, changes.magnitude, policy=policy))
     if changes.scale or changes.rotate or changes.shear:
         scale = (1 - changes.scale, 1 + changes.scale) if changes.scale else None

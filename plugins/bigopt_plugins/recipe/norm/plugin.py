@@ -78,7 +78,8 @@ class Norm(Part):
                 run.report.note(f"norm: nothing to {self.kind}: the model has no layer for it")
             else:
                 self.replay(model, entry)
-                model.changes.append(entry)
+                network: Any = model
+                network.changes.append(entry)
                 run.report.note(f"norm: {self.kind} changed {len(entry['layers'])} layers")
         self._set(model)
 

@@ -40,14 +40,15 @@ def angle_loss(student: Tensor, teacher: Tensor) -> Tensor:
     if rows < 3:
         return student.sum() * 0
     # where two of the three are one row, both sides have the same cosine (0 or 1), so that nothing needs a mask
-    total = functional.smooth_l1_loss(_cosines(student[:rows]), _cosines(teacher[:rows]), reduction="sum")
+    total: Tensor = functional.smooth_l1_loss(_cosines(student[:rows]), _cosines(teacher[:rows]), reduction="sum")
     return total / (rows * (rows - 1) * (rows - 2))
 
 
 def _distances(x: Tensor, pairs: Tensor) -> Tensor:
     """Euclidean distances over their mean, ``(pairs,)``."""
     found = torch.linalg.vector_norm(x[pairs[0]] - x[pairs[1]], dim=1)
-    return found / found.mean().clamp_min(1e-12)
+    shares: Tensor = found / found.mean().clamp_min(1e-12)
+    return shares
 
 
 def _cosines(x: Tensor) -> Tensor:

@@ -50,13 +50,12 @@ def adapt_statistics(model: nn.Module, split: Split, batch_size: int = 1024, row
     with evaluating(model):
         for name in _executed(model, split.take(index[:1]), names):
             layer = model.get_submodule(name)
-            count, total, squares = 0, 0.0, 0.0
+            count, total, squares = 0, torch.zeros(()), torch.zeros(())
             for values in _inputs(model, layer, split, index.split(batch_size)):
                 flat = values.double().movedim(1, 0).flatten(1)
                 count += flat.shape[1]
                 total = total + flat.sum(1)
                 squares = squares + flat.square().sum(1)
-            assert isinstance(total, Tensor) and isinstance(squares, Tensor)
             mean = total / count
             variance = (squares - count * mean.square()).clamp_min(0) / max(1, count - 1)
             layer.running_mean.copy_(mean)  # type: ignore[operator, union-attr]
