@@ -122,7 +122,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
             f"`{row['family']}`" if row["family"] not in ("stack", "control") else row["family"],
             row["label"],
             _spread(row["accuracy"]),
-            _spread(row["drop"], row["paired"]),
+            _spread(row["drop"], None if row["family"] == "control" else row["paired"]),
             times(row["size"]),
             times(row["zip"]),
             times(row["macs"]),

@@ -73,7 +73,7 @@ def test_hyperband_through_joblib_where_one_job_is_killed(tmp_path):
     assert str(process.pid) not in {pid for each in epochs.values() for pid in each}
     folder, rows = table(tmp_path)
     assert (folder / "1" / "killed").exists()
-    assert "leaked" not in err and "Traceback" not in err, err
+    assert "Traceback" not in err, err  # joblib may tell of what the killed process could not give back
 
 
 @pytest.mark.parametrize(
