@@ -166,7 +166,7 @@ def _picture(rows: dict[int, list[dict[str, Any]]]) -> None:
     from bigopt.report.theme import MUTED, RC, SERIES, tidy
 
     shown = [width for width in rows if rows[width]]
-    families = [name for name in dict.fromkeys(row["family"] for one in rows.values() for row in one)]
+    families = [name for name in dict.fromkeys(row["family"] for one in rows.values() for row in one if row["size"])]
     marks = "ovs^DPX*<>p"
     styles = {
         name: {"color": SERIES[number % len(SERIES)], "marker": marks[number % len(marks)]}
@@ -193,8 +193,8 @@ def _picture(rows: dict[int, list[dict[str, Any]]]) -> None:
                 axes.axhline(100 * best, color=MUTED, linewidth=0.9, linestyle="--")
                 tidy(axes)
             line[0].set_ylabel(f"validation accuracy, %, from width {width}")
-            floor = 100 * statistics.quantiles([statistics.mean(row["accuracy"]) for row in rows[width]], n=10)[0]
-            line[0].set_ylim(bottom=max(floor - 4, 0))
+            top = max(100 * statistics.mean(row["accuracy"]) for row in rows[width])
+            line[0].set_ylim(top - 16, top + 1.5)  # what fell further is in the table alone
         handles = [plt.Line2D([], [], linestyle="", label=name, **style) for name, style in styles.items()]
         figure.legend(handles=handles, loc="lower center", ncols=6)
         figure.tight_layout(rect=(0, 0.06, 1, 1))

@@ -74,6 +74,7 @@ def run(width: int, seed: int, cell: Cell) -> dict[str, Any]:
         raise SystemExit(f"{cell.name}: exit code {code}")
     report = json.loads((folder / "report.json").read_text())
     rows = {row["name"]: row for row in report["stages"]}
+    shutil.copy(folder / "stages" / "baseline" / "model.onnx", folder.parent / "baseline.onnx")
     for path in folder.glob("*"):
         if path.suffix not in (".onnx", ".json"):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

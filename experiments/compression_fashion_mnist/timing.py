@@ -29,7 +29,7 @@ def times(widths: list[int]) -> None:
             if (path := place(width, SIZES[width].seeds[0], cell.name) / "model.onnx").is_file()
         }
         if files:
-            found[str(width)] = _measure(files, next(path.parent for path in files.values()) / "baseline.onnx")
+            found[str(width)] = _measure(files, place(width, SIZES[width].seeds[0], "") / "baseline.onnx")
     found["environment"] = environment()
     write_json(TIMES, found)
 
@@ -42,7 +42,7 @@ def _measure(files: dict[str, Path], baseline: Path) -> dict[str, dict[str, floa
     example, names, found = torch.rand(256, 1, 28, 28), list(files), {}
     for start in range(0, len(names), TOGETHER):
         some = {name: files[name] for name in names[start : start + TOGETHER]}
-        rounds = latency_rounds({"baseline": baseline, **some}, example, BATCHES, repeats=30, limit=3.0)
+        rounds = latency_rounds({"baseline": baseline, **some}, example, BATCHES, repeats=30, limit=1.0)
         for name in some:
             found[name] = {f"speedup_{batch}": one.speedup(name, "baseline") for batch, one in rounds.items()} | {
                 f"p50_{batch}": one.percentiles(name)["p50"] for batch, one in rounds.items()
