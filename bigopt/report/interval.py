@@ -209,3 +209,17 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     if len(values) < 2:
         return fmean(values), float("nan")
     return fmean(values), student(len(values), level) * stdev(values) / len(values) ** 0.5
+
+
+def shown_interval(values: Sequence[float], digits: int = 1, *, scale: float = 1.0, sign: bool = False) -> str:
+    """Mean and half the width of its interval as ``1.2 ± 0.3``; the mean alone where there is one value.
+
+    Args:
+        values: independent, such as one a seed.
+        digits: behind the point.
+        scale: factor on the values, such as 100 for points.
+        sign: also show a plus.
+    """
+    mean, half = mean_interval([scale * value for value in values])
+    text = f"{mean:{'+' if sign else ''}.{digits}f}"
+    return text if len(values) < 2 else f"{text} ± {half:.{digits}f}"

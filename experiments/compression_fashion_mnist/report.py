@@ -99,12 +99,12 @@ def _about(entries: list[Entry], width: int) -> str:
 
 def _spread(values: list[float], paired: list[list[float]] | None = None) -> str:
     """In points: mean and interval over seeds; with one seed the paired interval over images."""
-    from bigopt.report.interval import mean_interval
+    from bigopt.report.interval import shown_interval
 
-    mean, half = mean_interval([100 * value for value in values])
-    if len(values) > 1:
-        return f"{mean:.1f} ± {half:.1f}"
-    return f"{mean:.1f}" if paired is None else f"{mean:.1f} ± {50 * (paired[0][1] - paired[0][0]):.1f}"
+    text = shown_interval(values, scale=100)
+    if len(values) > 1 or paired is None:
+        return text
+    return f"{text} ± {50 * (paired[0][1] - paired[0][0]):.1f}"
 
 
 def _table(rows: list[dict[str, Any]]) -> list[str]:
@@ -136,7 +136,7 @@ def _table(rows: list[dict[str, Any]]) -> list[str]:
 
 def _masks(rows: list[dict[str, Any]], entries: list[Entry], width: int) -> list[str]:
     """Half of the channels: by size, and by five random masks of the same trained net."""
-    from bigopt.report.interval import mean_interval
+    from bigopt.report.interval import shown_interval
 
     by = {(row["family"], row["label"]): row for row in rows}
     chosen = by.get(("channel_pruning", "ratio 0.5"))
@@ -149,7 +149,7 @@ def _masks(rows: list[dict[str, Any]], entries: list[Entry], width: int) -> list
         for seed in range(seeds)
     ]
     flat = [100 * row["accuracy"][seed] for row in random for seed in range(seeds)]
-    said = f"{gains[0]:+.1f}" if seeds == 1 else "{:+.1f} ± {:.1f}".format(*mean_interval(gains))
+    said = shown_interval(gains, sign=True)
     return [
         f"Half of the channels, {len(random)} random masks of each net: {min(flat):.1f} to {max(flat):.1f} % "
         f"(mean {statistics.mean(flat):.1f}); chosen by size: {said} points against the mean of the masks."

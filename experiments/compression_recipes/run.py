@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bigopt.report.interval import mean_interval
+from bigopt.report.interval import shown_interval
 
 HERE = Path(__file__).parent
 RECIPES = (
@@ -56,12 +56,6 @@ def run(recipe: str, seed: int) -> dict[str, Any]:
     }
 
 
-def interval(values: list[float], scale: float = 1.0) -> str:
-    """Mean and 95% interval (Student's t over seeds)."""
-    mean, half = mean_interval([value * scale for value in values])
-    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
-
-
 def table(results: list[dict[str, Any]]) -> str:
     """One line a recipe."""
     lines = [
@@ -80,10 +74,10 @@ def table(results: list[dict[str, Any]]) -> str:
         ]
         cells = [
             f"`{recipe}`",
-            interval([one["baseline"] for one in ones], 100),
-            interval(controls, 100) if controls else "",
-            interval([one["final"] for one in ones], 100),
-            interval([one["drop"] for one in ones], 100),
+            shown_interval([one["baseline"] for one in ones], scale=100),
+            shown_interval(controls, scale=100) if controls else "",
+            shown_interval([one["final"] for one in ones], scale=100),
+            shown_interval([one["drop"] for one in ones], scale=100),
             *ratios,
         ]
         lines.append("| " + " | ".join(cells) + " |")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bigopt.report.interval import mean_interval
+from bigopt.report.interval import mean_interval, shown_interval
 
 HERE = Path(__file__).parent
 
@@ -101,13 +101,6 @@ def cells(results: dict[str, Any], model: str, cell: str) -> dict[str, Any]:
     return dict(sorted(ones.items()))
 
 
-def shown(values: list[float], digits: int = 1, sign: bool = False) -> str:
-    """Mean and interval."""
-    mean, half = mean_interval(values)
-    text = f"{mean:{'+' if sign else ''}.{digits}f}"
-    return text if len(values) < 2 else f"{text} ± {half:.{digits}f}"
-
-
 def table(results: dict[str, Any]) -> list[str]:
     """One part for each net, one line for each method and penalty."""
     lines = []
@@ -123,8 +116,8 @@ def table(results: dict[str, Any]) -> list[str]:
         base = {seed: one["error"]["baseline"] for seed, one in first.items()}
         for name, errors in (("dense, first stage only", base), ("dense, control", control)):
             by = [errors[seed] - control[seed] for seed in errors] if name.endswith("only") else []
-            lines.append(f"| {name} | {len(errors)} | {dense} | 100 | 1 | {shown([*errors.values()], 2)} | "
-                         f"{shown(by, 2, True) if by else ''} | 100 | 100 | 100 |")  # fmt: skip
+            lines.append(f"| {name} | {len(errors)} | {dense} | 100 | 1 | {shown_interval([*errors.values()], 2)} | "
+                         f"{shown_interval(by, 2, sign=True) if by else ''} | 100 | 100 | 100 |")  # fmt: skip
         for cell in CELLS:
             ones = {seed: one for seed, one in cells(results, model, cell).items() if seed in control}
             if not ones:
@@ -139,10 +132,10 @@ def table(results: dict[str, Any]) -> list[str]:
                 cell,
                 str(len(ones)),
                 ", ".join(one["architecture"] for one in ones.values()),
-                shown(share, 1 if mean > 2 else 2),
+                shown_interval(share, 1 if mean > 2 else 2),
                 f"{100 / mean:.0f}" if mean < 10 else f"{100 / mean:.1f}",
-                shown([one["error"]["final"] for one in ones.values()], 2),
-                shown([one["error"]["final"] - control[seed] for seed, one in ones.items()], 2, True),
+                shown_interval([one["error"]["final"] for one in ones.values()], 2),
+                shown_interval([one["error"]["final"] - control[seed] for seed, one in ones.items()], 2, sign=True),
                 *ratios,
             ]
             lines.append("| " + " | ".join(columns) + " |")

@@ -19,7 +19,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bigopt.report.interval import mean_interval
+from bigopt.report.interval import shown_interval
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
@@ -148,12 +148,6 @@ def best_rate(tried: dict[str, float]) -> float:
     return float(max(tried, key=lambda lr: tried[lr]))
 
 
-def interval(values: list[float]) -> str:
-    """Mean and half of the 95% interval, in points."""
-    mean, half = mean_interval([100 * value for value in values])
-    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
-
-
 def table(results: dict[str, Any]) -> str:
     """Test accuracy of every method, and its paired difference to training from scratch."""
     lines = [
@@ -171,8 +165,9 @@ def table(results: dict[str, Any]) -> str:
         epoch = 1000 * statistics.median(row["epoch_s"] for row in rows.values())
         one = next(iter(rows.values()))
         lines.append(
-            f"| {method} | {interval([row['test'] for row in rows.values()])} | "
-            f"{'' if method == 'scratch' else interval(gains)} | {one['lr']:g} | {one['trained']:,} | {epoch:.0f} |"
+            f"| {method} | {shown_interval([row['test'] for row in rows.values()], scale=100)} | "
+            f"{'' if method == 'scratch' else shown_interval(gains, scale=100)} | "
+            f"{one['lr']:g} | {one['trained']:,} | {epoch:.0f} |"
         )
     seeds = max((len([c for c in cells if c.startswith(f"{m}/")]) for m in METHODS), default=0)
     return (

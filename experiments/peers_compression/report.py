@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from bigopt.report.interval import mean_interval
+from bigopt.report.interval import mean_interval, shown_interval
 from bigopt.store import write_atomic
 
 HERE = Path(__file__).parent
@@ -47,12 +47,12 @@ def main_table(results: dict[str, Any], seeds: list[str], bigopt: dict[str, list
         drops = [100 * (base["test"] - row["test"]) for base, row in zip(bases, rows, strict=True)]
         cells = [
             name,
-            *(shown([100 * row[split] for row in rows]) for split in ("val", "test")),
-            shown(drops, 2),
+            *(shown_interval([100 * row[split] for row in rows]) for split in ("val", "test")),
+            shown_interval(drops, 2),
             f"{mean(rows, 'bytes') / 1000:.1f}",
             *(f"{mean(rows, f'ms_{batch}'):.3g}" for batch in (1, 256)),
-            *(shown([row[f"speedup_{batch}"] for row in rows], 2) + "×" for batch in (1, 256)),
-            *(shown([product(results[seed], name, batch) for seed in seeds]) + "×" for batch in (1, 256)),
+            *(shown_interval([row[f"speedup_{batch}"] for row in rows], 2) + "×" for batch in (1, 256)),
+            *(shown_interval([product(results[seed], name, batch) for seed in seeds]) + "×" for batch in (1, 256)),
             str(written(name, bigopt) or ""),
             f"{mean(rows, 'seconds'):.0f}",
         ]
@@ -85,7 +85,7 @@ def verdicts(results: dict[str, Any], seeds: list[str]) -> list[str]:
             for batch in (1, 256):
                 both = [product(results[s], own, batch) / product(results[s], peer, batch) for s in seeds]
                 ratios.append(geometric(both))
-            lines.append("| " + " | ".join([point, tool, own, shown(above, 2, sign=True), *ratios]) + " |")
+            lines.append("| " + " | ".join([point, tool, own, shown_interval(above, 2, sign=True), *ratios]) + " |")
     return [*lines, ""]
 
 
@@ -128,12 +128,6 @@ def code_lines(file: Path) -> int:
 
 def mean(rows: list[dict[str, Any]], key: str) -> float:
     return sum(row[key] for row in rows) / len(rows)
-
-
-def shown(values: list[float], digits: int = 1, sign: bool = False) -> str:
-    middle, half = mean_interval(values)
-    text = f"{middle:+.{digits}f}" if sign else f"{middle:.{digits}f}"
-    return text if math.isnan(half) else f"{text} ± {half:.{digits}f}"
 
 
 def geometric(ratios: list[float]) -> str:

@@ -21,7 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from bigopt.report.interval import mean_interval
+from bigopt.report.interval import mean_interval, shown_interval
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE))
@@ -173,12 +173,6 @@ def chosen(method: str, texts: Path, results: dict[str, Any]) -> float:
     return float(max(tried, key=lambda lr: (tried[lr]["val_accuracy"], -tried[lr]["val_loss"])))
 
 
-def interval(values: list[float]) -> str:
-    """Mean and half of the 95% interval, in points."""
-    mean, half = mean_interval([100 * value for value in values])
-    return f"{mean:.1f}" if len(values) < 2 else f"{mean:.1f} ± {half:.1f}"
-
-
 def rows_of(results: dict[str, Any], method: str) -> dict[int, dict[str, Any]]:
     cells = results["cells"]
     return {seed: cells[f"{method}/{seed}"] for seed in SEEDS if f"{method}/{seed}" in cells}
@@ -199,8 +193,9 @@ def table(results: dict[str, Any]) -> str:
         gains = [row["test"] - base[seed]["test"] for seed, row in rows.items() if seed in base]
         one = next(iter(rows.values()))
         lines.append(
-            f"| {method} | {len(rows)} | {interval([row['test'] for row in rows.values()])} | "
-            f"{'' if method == 'features' or not gains else interval(gains)} | {one['trained']:,} | {one['lr']:g} | "
+            f"| {method} | {len(rows)} | {shown_interval([row['test'] for row in rows.values()], scale=100)} | "
+            f"{'' if method == 'features' or not gains else shown_interval(gains, scale=100)} | "
+            f"{one['trained']:,} | {one['lr']:g} | "
             f"{statistics.median(row['cpu_s'] for row in rows.values()):.0f} |"
         )
     lines.append(

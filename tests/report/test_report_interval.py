@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from bigopt.report import paired_interval, resolvable
-from bigopt.report.interval import mean_interval, student
+from bigopt.report.interval import mean_interval, shown_interval, student
 from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.task import Task
 
@@ -149,3 +149,9 @@ def test_the_mean_of_seeds_has_students_interval():
     assert (mean, half) == pytest.approx((2.0, 4.302653 / 3**0.5), rel=1e-6)
     assert mean_interval([5.0])[0] == 5.0 and math.isnan(mean_interval([5.0])[1])
     assert student(2) == pytest.approx(12.7062, rel=1e-5)
+
+
+def test_an_interval_is_shown_as_mean_and_half_its_width():
+    assert shown_interval([0.01, 0.02, 0.03], scale=100) == "2.0 ± 2.5"
+    assert shown_interval([1.0, 2.0, 3.0], 2, sign=True) == "+2.00 ± 2.48"
+    assert shown_interval([-0.5]) == "-0.5"
