@@ -19,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 
 from bigopt.search.keys import WORKER
+from bigopt.search.repeating import repeating
 from bigopt.store import Owner, me
 
 LOOK = 0.5
@@ -91,21 +92,16 @@ def listening(folder: Path) -> Iterator[None]:
     if worker is None or worker == me():
         yield
         return
-    file, over = stop_file(folder, worker), threading.Event()
+    file = stop_file(folder, worker)
 
-    def look() -> None:
-        while not over.wait(LOOK):
-            if file.exists() or worker.alive() is False:
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
+    def look() -> bool:
+        wanted = file.exists() or worker.alive() is False
+        if wanted:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return wanted
 
-    thread = threading.Thread(target=look, name="bigopt-listening", daemon=True)
-    thread.start()
-    try:
+    with repeating(look, LOOK, "bigopt-listening"):
         yield
-    finally:
-        over.set()
-        thread.join()
 
 
 def end_helpers() -> None:

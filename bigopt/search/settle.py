@@ -41,15 +41,9 @@ def settle(plan: Plan, study: optuna.Study, claim: Claim, result: Result) -> str
                 trial.set_user_attr(OWNER, "")
                 return "paused"
             case "interrupted":
-                each = next(c for c in configurations(tries(study)) if c.number == claim.number)
-                with plan.storage.turn():
-                    again(study, each, each.last, "interrupted", None)
-                return "waiting"
+                return _again(plan, study, claim, "interrupted", None)
             case "lost":
-                each = next(c for c in configurations(tries(study)) if c.number == claim.number)
-                with plan.storage.turn():
-                    queued = again(study, each, each.last, cause(result), plan.limits.max_retries)
-                return "waiting" if queued else "failed"
+                return _again(plan, study, claim, cause(result), plan.limits.max_retries)
             case _:
                 return _failed(study, trial, cause(result))
     except (UpdateFinishedTrialError, ValueError) as error:
@@ -57,6 +51,13 @@ def settle(plan: Plan, study: optuna.Study, claim: Claim, result: Result) -> str
             raise
         log.warning("trial %d: its result came too late: %s", claim.number, error)
         return "failed"
+
+
+def _again(plan: Plan, study: optuna.Study, claim: Claim, why: str, most: int | None) -> str:
+    each = next(c for c in configurations(tries(study)) if c.number == claim.number)
+    with plan.storage.turn():
+        queued = again(study, each, each.last, why, most)
+    return "waiting" if queued else "failed"
 
 
 def cause(result: Result) -> str:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from bigopt.search.away import end_helpers
 from bigopt.search.claim import Claim, Claimer
 from bigopt.search.configurations import BEAT
 from bigopt.search.plan import Evaluate, Plan, Task
+from bigopt.search.repeating import repeating
 from bigopt.search.settle import settle
 from bigopt.search.study import load
 
@@ -76,19 +76,12 @@ def _loop(
 @contextmanager
 def beating(plan: Plan, study: optuna.Study, claim: Claim) -> Iterator[None]:
     """Shows signs of life while the block runs."""
-    over = threading.Event()
 
-    def beat() -> None:
-        while not over.wait(plan.limits.heartbeat):
-            try:
-                study._storage.set_trial_user_attr(claim.trial._trial_id, BEAT, time.time())
-            except Exception:  # the storage is away for a moment, or the try was taken for dead: telling will say so
-                continue
+    def beat() -> bool:
+        # the storage may be away for a moment, or the try was taken for dead: telling will say so
+        with suppress(Exception):
+            study._storage.set_trial_user_attr(claim.trial._trial_id, BEAT, time.time())
+        return False
 
-    thread = threading.Thread(target=beat, name="bigopt-beat", daemon=True)
-    thread.start()
-    try:
+    with repeating(beat, plan.limits.heartbeat, "bigopt-beat"):
         yield
-    finally:
-        over.set()
-        thread.join()
