@@ -7,12 +7,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bigopt.cli.outcome import FAILED, WRONG, Outcome
-from bigopt.search.away import listening
 from bigopt.search.keys import PARENT, STUDY, TEST, TRIAL, WORKER
 from bigopt.store.redaction import redact
 from bigopt.vocabulary.errors import BigoptError, Interrupted, Paused, Pruned, RequestError
@@ -49,10 +49,8 @@ class Job:
         from bigopt.config._job import task_lines
 
         hydra = HydraConfig.get()
-        folder, here = Path(hydra.runtime.output_dir), Path(hydra.runtime.cwd)
-        if WORKER in os.environ and here.is_dir():
-            os.chdir(here)  # some launchers' processes start elsewhere
-        with listening(here / hydra.sweep.dir):
+        folder = Path(hydra.runtime.output_dir)
+        with _waited_for(hydra):
             outcome = attempt(lambda: self._run(cfg, folder, task_lines(hydra), _sweeps(hydra)))
         if outcome.code > 128 and hydra.mode == RunMode.MULTIRUN:
             raise SystemExit(outcome.code)
@@ -141,6 +139,18 @@ def say(lines: Sequence[str], error: BaseException | None = None) -> None:
     for line in lines:
         print(f"bigopt: {redact(line)}", file=sys.stderr)
     sys.stderr.flush()
+
+
+def _waited_for(hydra: Any) -> AbstractContextManager[None]:
+    """Listens to the process that waits, where a launcher runs the job in another one."""
+    if WORKER not in os.environ:
+        return nullcontext()
+    from bigopt.search.away import listening
+
+    here = Path(hydra.runtime.cwd)
+    if here.is_dir():
+        os.chdir(here)  # some launchers' processes start elsewhere
+    return listening(here / hydra.sweep.dir)
 
 
 def _sweeps(hydra: Any) -> dict[str, Any]:

@@ -21,10 +21,6 @@ REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST",
 BATCH = 100  # MLflow's own limit of params and tags a request
 
 
-KIND = {"mlflow.experimentKind": "custom_model_development"}
-"""Has MLflow's pages open on the table of runs; they open on traces of language models otherwise."""
-
-
 class ParentMissing(Exception):
     """The sweep's own run has not been sent yet."""
 
@@ -49,7 +45,7 @@ def experiment(client: MlflowClient, target: Target) -> str:
     found = client.get_experiment_by_name(target.experiment)
     if found is None:
         try:
-            return str(client.create_experiment(target.experiment, target.artifacts, tags=KIND))
+            return str(client.create_experiment(target.experiment, artifact_location=target.artifacts))
         except MlflowException as error:
             found = client.get_experiment_by_name(target.experiment)
             if found is None:
