@@ -1,13 +1,12 @@
 """Optuna's gRPC proxy as storage: two commands join one study, whatever the proxy itself writes to."""
 
 import os
-import signal
 import socket
 import subprocess
 import sys
 
 import pytest
-from search_fakes import good, plan, run, states, tuner
+from search_fakes import dying, plan, run, states, tuner
 
 from bigopt.search.storage import Storage
 from bigopt.search.study import load
@@ -61,15 +60,8 @@ def test_two_commands_join_one_study(server, tmp_path):
 
 
 def test_a_killed_worker_loses_nothing_through_the_proxy(server, tmp_path):
-    def dying(task):
-        mark = tmp_path / f"dead-{task.number}"
-        if task.number == 2 and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return good(task)
-
     made = plan(tmp_path, 6, workers=2, storage=server, study="killed", tuner=tuner("random"))
-    assert states(run(made, dying)) == ["complete"] * 6
+    assert states(run(made, dying(tmp_path, lambda number: number == 2))) == ["complete"] * 6
 
 
 def test_what_is_no_proxy_gets_one_line(tmp_path, monkeypatch):

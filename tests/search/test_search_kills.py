@@ -8,7 +8,7 @@ import time
 
 import psutil
 import pytest
-from search_fakes import good, marking, plan, run, slow, states
+from search_fakes import dying, good, marking, plan, run, slow, states
 
 from bigopt.search.configurations import configurations
 from bigopt.search.plan import Result
@@ -62,15 +62,8 @@ def complete(made, evaluate, n_trials):
 def test_a_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path, storage):
     url = f"sqlite:///{tmp_path}/study.db" if storage == "sqlite" else None
 
-    def dying(task):
-        mark = tmp_path / f"dead-{task.number}"
-        if task.number == 1 and not mark.exists():
-            mark.touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return good(task)
-
     made = plan(tmp_path, 6, workers=2, storage=url)
-    found = complete(made, dying, 6)
+    found = complete(made, dying(tmp_path, lambda number: number == 1), 6)
     assert [len(each.tries) for each in found.known] == [1, 2, 1, 1, 1, 1]
     again = found.known[1]
     assert again.tries[0].params == again.tries[1].params
@@ -78,12 +71,12 @@ def test_a_killed_worker_is_replaced_and_its_trial_tried_again(tmp_path, storage
 
 
 def test_a_trial_that_always_dies_fails_once_its_retries_are_used_up(tmp_path):
-    def dying(task):
+    def always_dying(task):
         if task.number == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return good(task)
 
-    found = run(plan(tmp_path, 3, workers=1, max_retries=1), dying)
+    found = run(plan(tmp_path, 3, workers=1, max_retries=1), always_dying)
     assert states(found) == ["complete", "failed", "complete"]
     assert len(found.known[1].tries) == 2 and found.code == 0
 

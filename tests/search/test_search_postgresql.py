@@ -2,14 +2,13 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import tempfile
 from pathlib import Path
 
 import pytest
-from search_fakes import good, marking, plan, run, states, tuner
+from search_fakes import dying, marking, plan, run, states, tuner
 
 from bigopt.search.study import load
 
@@ -61,15 +60,8 @@ if BINARIES is not None:  # where the package cannot be installed there is nothi
         assert len({tuple(each.last.params.values()) for each in found.known}) == 40
 
     def test_a_killed_worker_loses_nothing(server, tmp_path):
-        def dying(task):
-            mark = tmp_path / f"dead-{task.number}"
-            if task.number % 5 == 0 and not mark.exists():
-                mark.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
-            return good(task)
-
         made = plan(tmp_path, 12, workers=4, storage=server, study="killed", tuner=tuner("random"))
-        found = run(made, dying)
+        found = run(made, dying(tmp_path, lambda number: number % 5 == 0))
         assert states(found) == ["complete"] * 12
         trials = load(made.storage, "killed").get_trials()
         assert sum(trial.state.name == "COMPLETE" for trial in trials) == 12

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from shaken import shake_norms
 from torch import nn
 
 from bigopt.surgery import Groups, last_layer
@@ -73,12 +74,7 @@ class Depthwise(nn.Module):
 
 def network(net: nn.Module) -> Network:
     torch.manual_seed(0)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, 0.5, 1.5)
-            module.running_mean.uniform_(-1, 1)
-            module.running_var.uniform_(0.5, 1.5)
+    shake_norms(net)
     return Network(net, Normalize(torch.tensor([0.3]), torch.tensor([0.4]), spatial=True)).eval()
 
 

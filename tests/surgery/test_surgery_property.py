@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
+from shaken import shake_norms
 from torch import nn
 from train.train_fakes import data, make_run
 
@@ -82,12 +83,7 @@ def network(width, blocks, flat):
     """With shifts and running statistics that are not those of a fresh net."""
     torch.manual_seed(width)
     net = Net(width, blocks, flat)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, 0.5, 1.5)
-            module.running_mean.uniform_(-0.5, 0.5)
-            module.running_var.uniform_(0.5, 1.5)
+    shake_norms(net, 0.5)
     return Network(net, Normalize(torch.tensor([0.3]), torch.tensor([0.4]), spatial=True)).eval()
 
 

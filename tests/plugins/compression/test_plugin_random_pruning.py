@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from shaken import shake_norms
 from torch import nn
 from train.train_fakes import data, make_run
 
@@ -55,12 +56,7 @@ NETS = {
 def network(name: str, seed: int = 0) -> Network:
     torch.manual_seed(seed)
     net = NETS[name]()
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, 0.5, 1.5)
-            module.running_mean.uniform_(-1, 1)
-            module.running_var.uniform_(0.5, 1.5)
+    shake_norms(net)
     return Network(net).eval()
 
 

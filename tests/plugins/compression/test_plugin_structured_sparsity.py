@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from shaken import shake_norms
 from torch import nn
 from train.train_fakes import data, make_run, same, weights
 
@@ -64,12 +65,7 @@ def normed():
 
 def network(net, seed=0):
     torch.manual_seed(seed)
-    for module in net.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.uniform_(module.bias, 0.5, 1.5)
-            module.running_mean.uniform_(-1, 1)
-            module.running_var.uniform_(0.5, 1.5)
+    shake_norms(net)
     return Network(net).eval()
 
 
