@@ -131,8 +131,10 @@ def by_hand() -> dict[str, float]:
 
 def hydra_optuna_sweeper(python: str) -> dict[str, float]:
     """The published sweeper in an environment of its own, around a job that only waits."""
+    plain = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # it has plugins of its own
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([python, str(HERE / "peer.py"), "--multirun"], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        command = [python, str(HERE / "peer.py"), "--multirun"]
+        subprocess.run(command, cwd=folder, env=plain, check=True, stdout=subprocess.DEVNULL)
         ends = [float(line) for line in (Path(folder) / "ends").read_text().split()]
     each = [1e3 * (after - before - SLEEP) for before, after in zip(ends, ends[1:], strict=False)]
     return {"median": round(statistics.median(each), 1), "p90": round(statistics.quantiles(each, n=10)[-1], 1)}
