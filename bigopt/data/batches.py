@@ -74,14 +74,14 @@ def batches(
         workers: processes that read a streaming split; unused in memory.
 
     Yields:
-        on the CPU: ``x`` float (or token ids), ``y``, and ``index``.
+        on the CPU: ``x`` float (or token ids), ``y``, ``index``, and the split as ``source``.
     """
     chunks = _chunks(len(split), batch_size, indices, seed, epoch, shuffle, drop_last, rank, world_size)[start:]
     unlabelled = not has_labels(split)
     rows = _streamed(split, chunks, workers) if isinstance(split, StreamSplit) else map(split.take, chunks)
     for index, x in zip(chunks, rows, strict=True):
         role = torch.full((len(index),), int(Role.UNLABELLED)) if unlabelled else None
-        yield Batch(x, None if unlabelled else split.y[index], index, role)
+        yield Batch(x, None if unlabelled else split.y[index], index, role).from_(split)
 
 
 def _chunks(

@@ -51,4 +51,6 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
         return None if tensor is None else tensor.to(device, non_blocking=True)
 
     views = {name: move(view) for name, view in batch.views.items()}
-    return Batch(move(batch.x), move(batch.y), move(batch.index), move(batch.role), views)
+    moved = Batch(move(batch.x), move(batch.y), move(batch.index), move(batch.role), views)
+    source = batch.fixed()
+    return moved if source is None else moved.from_(source.split, move(source.copy), source.copies)

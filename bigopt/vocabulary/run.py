@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from torch import Tensor, nn
 
+from bigopt.vocabulary.answers import Answers
 from bigopt.vocabulary.batch import Output
 from bigopt.vocabulary.settings import StepOptions
 
@@ -121,6 +122,7 @@ class Run:
         progress: told of long work.
         parts: the Parts whose hooks act in a fit unless the caller names others.
         baseline: frozen copy of the model as the first stage left it; None before that.
+        answers: what the baseline says of training samples.
         history: every fit's record so far.
         options: what the driver was told about the compression step in progress (``ignore``, ``strict``, …).
         depth: how many forks lie between this run and the real one.
@@ -138,6 +140,7 @@ class Run:
     progress: Progress
     parts: list[Part] = field(default_factory=list)
     baseline: nn.Module | None = None
+    answers: Answers = field(default_factory=Answers)
     history: list[History] = field(default_factory=list)
     options: StepOptions = field(default_factory=StepOptions)
     depth: int = 0

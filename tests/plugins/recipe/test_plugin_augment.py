@@ -1,5 +1,6 @@
 """Augmentation changes samples, mixes labels with them, and does to each dataset what suits it."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -86,6 +87,56 @@ def test_erasing_empties_a_rectangle():
     x = torch.ones(50, 1, 10, 10)
     holes = (pipeline(Changes(erase=1.0), (1, 10, 10))(x) == 0).sum((1, 2, 3))
     assert int((holes > 0).sum()) >= 45 and holes.max() <= 50
+
+
+def drawn(run, part, index=(0, 3, 1)):
+    """A batch of the run's own samples as the Part changes it."""
+    rows = torch.tensor(index)
+    return part.batch(run, Batch(run.data.train.take(rows), run.data.train.y[rows], rows).from_(run.data.train))
+
+
+def test_copies_are_drawn_once_and_follow_from_the_seed(tmp_path):
+    run = run_on(tmp_path, flips=True)
+    parts = [Augment(copies=3), Augment(copies=3)]
+    for part in parts:
+        part.prepare(run, None)
+        part.prepare(run, None)  # preparing again draws nothing new
+        torch.rand(1)
+    assert torch.equal(parts[0]._drawn.x, parts[1]._drawn.x)
+    split = run.data.train
+    originals = split.take(torch.arange(len(split)))
+    assert not torch.equal(parts[0]._drawn.x[0].float() / 255, originals)
+    for _ in range(20):
+        batch = drawn(run, parts[0])
+        source = batch.fixed()
+        assert source.split is split and source.copies == 4
+        held = parts[0]._drawn.x[source.copy - 1, batch.index].float() / 255
+        assert torch.equal(batch.x, held) and source.copy.min() >= 1 and source.copy.max() <= 3
+    assert copy.deepcopy(parts[0])._drawn is parts[0]._drawn
+
+
+def test_copies_leave_rows_from_elsewhere_to_fresh_changes(tmp_path):
+    run = run_on(tmp_path)
+    part = Augment(copies=2, erase=1.0)
+    part.prepare(run, None)
+    rows = torch.arange(4)
+    other = Batch(run.data.train.take(rows) * 0.5, None, torch.full((4,), -1))
+    changed = part.batch(run, other)
+    assert changed.fixed() is None and not torch.equal(changed.x, other.x)
+
+
+def test_mixed_copies_are_of_no_source(tmp_path):
+    run = run_on(tmp_path)
+    part = Augment(copies=2, mixup=1.0)
+    part.prepare(run, None)
+    assert drawn(run, part).fixed() is None
+
+
+def test_copies_need_data_in_memory(tmp_path):
+    run = run_on(tmp_path)
+    run.data.train.in_memory = False
+    with pytest.raises(RequestError, match="augment.copies: needs data in memory"):
+        Augment(copies=2).prepare(run, None)
 
 
 def test_mixup_mixes_samples_and_labels_alike():

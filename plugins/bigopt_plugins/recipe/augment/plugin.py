@@ -9,6 +9,7 @@ from bigopt.vocabulary.batch import Batch
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import Run
+from bigopt_plugins.recipe.augment._copies import Copies
 from bigopt_plugins.recipe.augment._images import Changes, pipeline
 from bigopt_plugins.recipe.augment._mixing import cutmix, mixup
 from bigopt_plugins.recipe.augment._tokens import drop_tokens
@@ -37,6 +38,9 @@ class Augment(Part):
         cutmix: α for rectangles of other images (Yun et al. 2019, arXiv:1905.04899); 0 for none. With both, a coin
             decides for each batch.
         token_dropout: probability with which each token of a text is lost, in [0, 1).
+        copies: changed copies of the training images that are drawn once, of which a batch takes its rows at random;
+            0 changes every batch anew. Teachers are asked once about each, and no change is computed while training
+            (8 copies of Fashion-MNIST take 340 MB). ``mixup`` and ``cutmix`` still act on batches.
 
     Raises:
         RequestError: an argument is out of range.
@@ -55,6 +59,7 @@ class Augment(Part):
         mixup: float = 0.0,
         cutmix: float = 0.0,
         token_dropout: float | None = None,
+        copies: int = 0,
     ) -> None:
         problems = []
         if crop is not None and crop < 0:
@@ -67,7 +72,7 @@ class Augment(Part):
         for name, value in (("rotate", rotate), ("shear", shear)):
             if not 0 <= value <= 180:
                 problems.append(f"{name}: got {value}, expected degrees from 0 to 180")
-        for name, alpha in (("randaugment", randaugment), ("mixup", mixup), ("cutmix", cutmix)):
+        for name, alpha in (("randaugment", randaugment), ("mixup", mixup), ("cutmix", cutmix), ("copies", copies)):
             if alpha < 0:
                 problems.append(f"{name}: got {alpha}, expected 0 or more")
         if not 0 <= magnitude <= 30:
@@ -85,13 +90,17 @@ class Augment(Part):
         self.mixup = mixup
         self.cutmix = cutmix
         self.token_dropout = token_dropout
+        self.copies = copies
         self._pipeline: nn.Module | None = None
+        self._drawn: Copies | None = None
 
     def prepare(self, run: Run, fit: Fit) -> None:
         """Builds the changes for this dataset's samples."""
         schema = run.data.schema
         if schema.kind == "image":
             self._pipeline = pipeline(self._changes(schema.shape, schema.flips), schema.shape)
+            if self.copies and self._pipeline is not None and self._drawn is None:
+                self._drawn = Copies(run, self._pipeline, self.copies)
         if schema.kind != "image" and self.cutmix:
             raise RequestError(
                 f"augment.cutmix: cuts rectangles out of images, {run.data.name} holds {schema.kind} data"
@@ -104,7 +113,9 @@ class Augment(Part):
     def batch(self, run: Run, batch: Batch) -> Batch:
         """The batch with its samples changed; roles, positions and views stay."""
         schema = run.data.schema
-        if self._pipeline is not None:
+        if self._drawn is not None and self._drawn.holds(batch):
+            batch = self._drawn.draw(batch)
+        elif self._pipeline is not None:
             batch = batch.with_(x=self._pipeline(batch.x))
         if schema.kind == "text":
             share = TOKEN_DROPOUT if self.token_dropout is None else self.token_dropout

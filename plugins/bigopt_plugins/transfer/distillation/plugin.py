@@ -8,12 +8,12 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from bigopt.vocabulary.answers import Answers
 from bigopt.vocabulary.batch import Batch, Output, Role
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import INPUT, Run
 from bigopt_plugins.transfer.distillation._ask import ask
-from bigopt_plugins.transfer.distillation._cache import Cache
 from bigopt_plugins.transfer.distillation._logits import by_validation, mixture
 from bigopt_plugins.transfer.distillation._stage import HintStage
 from bigopt_plugins.transfer.distillation._teachers import Teacher, gather
@@ -25,8 +25,8 @@ class Distillation(Part):
 
     The loss is ``(1 - alpha) · CE + alpha · T² · KL(teacher_T ‖ student_T)`` (Hinton et al. 2015, arXiv:1503.02531),
     for regression with the squared distance to the teacher's prediction in the KL's place; the terms below are added.
-    What teachers say is computed once where no Part changes the batches. Teachers stay active while compression steps
-    recover, and only the student is exported.
+    What teachers say is computed once where no Part changes the batches, or where ``augment.copies`` fixes how.
+    Teachers stay active while compression steps recover, and only the student is exported.
 
     Args:
         teacher: a model plugin's name or a mapping with ``name`` and arguments (trained here unless it has
@@ -49,7 +49,7 @@ class Distillation(Part):
         angle: weight of the angles between samples' embeddings (RKD).
         student_layers: name patterns of layers for hints and attention; the k-th belongs to the teacher's k-th.
         teacher_layers: name patterns of the teachers' layers.
-        cache: ``auto`` keeps what teachers say where batches are not augmented; ``off`` asks them every time.
+        cache: ``auto`` keeps what teachers say of samples that come again as they were; ``off`` asks every time.
 
     Raises:
         RequestError: an argument is out of range.
@@ -117,7 +117,7 @@ class Distillation(Part):
         self._weights = Weights(hints, attention, distance, angle)
         self._shares: list[float] = []
         self._terms: list[Terms] = []
-        self._state: dict[str, Any] = {"regressors": {}, "cache": Cache()}
+        self._state: dict[str, Any] = {"regressors": {}, "answers": Answers()}
         self._models: nn.Module | None = None  # held as a module: moved with the fit, and part of its key
 
     def prepare(self, run: Run, fit: Fit) -> None:
@@ -149,19 +149,11 @@ class Distillation(Part):
         """The student's layers that are compared."""
         return list(dict.fromkeys(name for terms in self._alive(run) for name in terms.asked()))
 
-    def batch(self, run: Run, batch: Batch) -> Batch:
-        """The batch as it is; remembered, to tell whether a later Part changes it."""
-        self._state["cache"].see(batch)
-        return batch
-
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The weighted task loss, the term of the teachers' answers, and those of their layers."""
         assert self._models is not None, "prepare was not called"
-        kept: Cache = self._state["cache"]
-        if self.cache == "auto" and kept.unchanged(run, self, batch):
-            targets = kept.get(run, batch, lambda x: self._targets(run, x))
-        else:
-            targets = self._targets(run, batch.x)
+        kept: Answers = self._state["answers"] if self.cache == "auto" else Answers()
+        targets = kept.get(batch, lambda x: self._targets(run, x))
         terms = {"distillation": self.alpha * run.task.soft_loss(output.logits, targets["logits"], self.temperature)}
         labelled = batch.rows(Role.LABELLED)
         if batch.y is not None and labelled.any():
