@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from bigopt.data.batches import batches
 from bigopt.train import rng
 from bigopt.train.trial import Trial
+from bigopt.vocabulary.network import Network
 
 if TYPE_CHECKING:
     from bigopt.train.job import Job
@@ -69,7 +70,8 @@ def compiled(model: nn.Module, job: Job, plan: Plan) -> Callable[[Tensor], Tenso
     Batches of another size run eager: a second compilation would cost more than it saves.
     """
     torch._dynamo.reset()  # every fit has its own model; the limit on compilations is meant for one
-    call: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False)
+    call: Callable[[Tensor], Tensor]
+    call = model.compiled() if isinstance(model, Network) else torch.compile(model, dynamic=False)
     try:
         _try(call, model, job, plan)
     except Exception as error:  # whatever a compiler may raise, training must go on

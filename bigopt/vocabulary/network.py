@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,3 +76,8 @@ class Network(nn.Module):
             out = self.net(self.normalize(x))
         logits: Tensor = out.logits if hasattr(out, "logits") else out
         return logits
+
+    def compiled(self) -> Callable[[Tensor], Tensor]:
+        """The network compiled for batches of one size; a network that no compiler can see through says how instead."""
+        call: Callable[[Tensor], Tensor] = torch.compile(self, dynamic=False)
+        return call

@@ -128,6 +128,22 @@ def test_gradients_are_the_papers():
     assert gradient_scale(100, 7) == pytest.approx(1 / 700**0.5)
 
 
+def test_compiled_loops_round_and_derive_as_eager_ones_do(tmp_path):
+    run = run_of(tmp_path, small("residual"))
+    part = Quantization(bits=3, activation_bits=3, mode="qat")
+    part.prepare(run, NO_FIT)
+    network, x = run.model.eval(), run.data.train.take(torch.arange(8))
+    found = []
+    for call in (network, network.compiled()):
+        logits = call(x)
+        logits.square().mean().backward()
+        found.append((logits.detach(), [p.grad.clone() for p in network.parameters() if p.grad is not None]))
+        network.zero_grad()
+    (eager, by_hand), (looped, by_compiler) = found
+    assert torch.allclose(eager, looped, atol=1e-6)
+    assert all(torch.allclose(a, b, atol=1e-6, rtol=1e-4) for a, b in zip(by_hand, by_compiler, strict=True))
+
+
 def test_plain_sgd_on_the_ratio_moves_the_step_as_in_the_paper():
     start, ratio = torch.tensor([0.02]), torch.ones(1, requires_grad=True)
     (learned(start, ratio) * 3.0).backward()  # dL/ds = 3

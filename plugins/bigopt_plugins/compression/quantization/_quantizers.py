@@ -170,10 +170,8 @@ class ActivationQuantizer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The numbers that the integers stand for."""
         if self.ratio.requires_grad:
-            out = learned_fake(x.float(), self.step(), self.zero, self.grid.low, self.grid.high, self.scale)
-        else:
-            out = fake(x.float(), self.step(), self.zero, self.grid)
-        return out.to(x.dtype)
+            return learned_fake(x, self.step(), self.zero, self.grid.low, self.grid.high, self.scale)
+        return fake(x.float(), self.step(), self.zero, self.grid).to(x.dtype)
 
     def freeze(self) -> None:
         """Keeps the step and the zero point for good, as numbers."""
