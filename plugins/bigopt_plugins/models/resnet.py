@@ -56,6 +56,7 @@ class ResNet(nn.Module):
         num_classes: classes or regression targets, from the data.
         depth: blocks in each stage.
         width: channels of the first stage.
+        channels: channels of every stage; null doubles the width from stage to stage.
         bottleneck: 1×1-3×3-1×1 blocks with four times the output channels.
 
     Raises:
@@ -73,20 +74,24 @@ class ResNet(nn.Module):
         num_classes: int,
         depth: tuple[int, ...] = (1, 1, 1),
         width: int = 32,
+        channels: tuple[int, ...] | None = None,
         bottleneck: bool = False,
     ) -> None:
         super().__init__()
         refuse(at_least(1, in_channels=in_channels, num_classes=num_classes, width=width), counts("depth", depth))
-        self.stem = ConvBnRelu(in_channels, width)
+        widths = tuple(width * 2**stage for stage in range(len(depth))) if channels is None else tuple(channels)
+        refuse(counts("channels", widths))
+        if len(widths) != len(depth):
+            refuse([f"channels: got {len(widths)} stages, expected {len(depth)}, as depth has"])
+        inputs = widths[0]
+        self.stem = ConvBnRelu(in_channels, inputs)
         self.stages = nn.Sequential()
-        inputs = width
-        for number, blocks in enumerate(depth):
-            channels = width * 2**number
+        for number, (blocks, outputs) in enumerate(zip(depth, widths, strict=True)):
             stage = nn.Sequential()
             for block in range(blocks):
                 stride = 2 if number and not block else 1
-                stage.append(ResidualBlock(inputs, channels, stride, bottleneck))
-                inputs = channels * EXPANSION if bottleneck else channels
+                stage.append(ResidualBlock(inputs, outputs, stride, bottleneck))
+                inputs = outputs * EXPANSION if bottleneck else outputs
             self.stages.append(stage)
         self.head = nn.Linear(inputs, num_classes)
         initialise(self, self.head)

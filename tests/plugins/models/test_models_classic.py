@@ -71,6 +71,12 @@ def test_depth_and_width_of_resnet():
     assert ResNet(in_channels=1, num_classes=10, width=4, bottleneck=True).head.in_features == 4 * 4 * 4
 
 
+def test_channels_of_resnet_are_its_stages():
+    net = ResNet(in_channels=1, num_classes=10, depth=(1, 1, 1), channels=(4, 6, 10))
+    assert [stage[-1].body[-1][0].out_channels for stage in net.stages] == [4, 6, 10]
+    assert net(torch.rand(2, 1, 8, 8)).shape == (2, 10)
+
+
 def test_inception_concatenates_its_branches_in_order():
     block = Inception(in_channels=1, image_size=8, num_classes=10, width=16).blocks[0].eval()
     x = torch.rand(2, 16, 4, 4)
@@ -153,6 +159,8 @@ WRONG = [
         {"width": 0, "depth": ()},
         ["width: got 0, expected a number of at least 1", "depth: got [], expected at least one of positive whole"],
     ),
+    ("resnet", {"channels": (8, 16)}, ["channels: got 2 stages, expected 3, as depth has"]),
+    ("resnet", {"channels": (8, 0, 8)}, ["channels: got [8, 0, 8], expected at least one of positive whole numbers"]),
     ("mobilenet", {"depth": (1,) * 5}, ["depth: got [1, 1, 1, 1, 1], expected at most 4 stages"]),
     ("mobilenet", {"expand": 0, "width": -1.0}, ["expand: got 0", "width: got -1.0, expected a number above 0"]),
 ]
