@@ -2,7 +2,7 @@
 
     python experiments/fashion_mnist_64kb/wastes.py     # about ten minutes on one core; wastes.json and wastes.md
 
-Each line is a pair of short runs that differ in one setting, alternating; what counts are the seconds of the last epoch.
+Each line is a pair of short runs that differ in one setting, alternating; the seconds of the last epoch count.
 """
 
 from __future__ import annotations

@@ -35,6 +35,8 @@ LAUNCHERS = {
     ),
 }  # fmt: skip
 
+OF_THE_CLUSTER = ("+hydra.launcher.ray.init.object_store_memory=null",)  # else the launcher sets it, and Ray refuses
+
 
 def command(where, stand_in, *words):
     """A sweep in a process of its own, with a stand-in for the pipeline."""
@@ -92,6 +94,24 @@ def test_trials_are_stopped_early_in_other_processes(tmp_path, name):
     pids = {pid for each in epochs.values() for pid in each}
     assert str(process.pid) not in pids and (name == "ray" or len(pids) == 2)
     assert "Traceback" not in err and "Submitit" not in err, err
+
+
+@pytest.mark.skipif(not RAY, reason="needs bigopt[ray], which pins older packages")
+def test_two_nodes_of_a_ray_cluster_share_a_sweep(tmp_path, monkeypatch):
+    from ray.cluster_utils import Cluster
+
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH")))))
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        words = ("tuner=grid", "optimizer.lr=0.1,0.9", "hydra.sweeper.n_jobs=2", "hydra/launcher=ray")
+        cluster_words = (f"hydra.launcher.ray.init.address={cluster.address}", *OF_THE_CLUSTER)
+        finished(command(tmp_path, "meeting", *words, *cluster_words))
+    finally:
+        cluster.shutdown()
+    found, _ = states(tmp_path)
+    assert found == [("complete", 3, 3)] * 2
+    assert len({file.read_text() for file in tmp_path.glob("multirun/*/*/node")}) == 2
 
 
 def test_a_job_whose_sweep_is_killed_writes_its_checkpoint(tmp_path):
