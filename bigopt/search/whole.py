@@ -17,7 +17,7 @@ from bigopt.search.plan import Plan, Result, Task
 from bigopt.search.pool import Stopper, fork_each
 from bigopt.search.recording import Recording
 from bigopt.search.request import Request
-from bigopt.search.running import FAILED, OVER_BUDGET, Sweep, run_sweep
+from bigopt.search.running import OVER_BUDGET, Sweep, run_sweep
 from bigopt.search.storage import Storage
 from bigopt.search.study import load, prepare, warm_start
 from bigopt.search.winner import Winner, confirm
@@ -145,15 +145,17 @@ def _leave(
 
 
 def _finished(plan: Plan, study: Any) -> Sweep | None:
-    """What an earlier start came to, where nothing is left to do."""
+    """What an earlier start came to, where nothing is left to do; one that ended in the winner's training has no code."""
     file = plan.folder / FILE
     content = read_json(file) if file.is_file() else {}
-    if content.get("status") not in ("finished", "failed") or content.get("n_trials") != plan.limits.n_trials:
+    code = content.get("code")
+    over = code is not None and content["status"] in ("finished", "failed")
+    if not over or content.get("n_trials") != plan.limits.n_trials:
         return None
     _say("all trials are done already")
     known = configurations(tries(study))
     _report(plan, content, None)
-    return Sweep(int(content.get("code", FAILED)), str(content["status"]), known)
+    return Sweep(int(content["code"]), str(content["status"]), known)
 
 
 def _warm_up(request: Request, plan: Plan) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 
 import pytest
 import yaml
@@ -111,6 +112,22 @@ def test_a_wrong_space_gets_one_line_and_2(bigopt, tmp_path, words):
     assert code == 2, err
     assert line in err and len(err.strip().splitlines()) == 1, err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["killed", "interrupted"])
+def test_a_search_that_ended_while_its_winner_was_trained_goes_on_there(bigopt, tmp_path, ending):
+    words = ("tuner=random", LR, "hydra.sweeper.n_trials=2", "hydra.sweeper.plots=false")
+    assert bigopt(*words)[0] == 0
+    folder, whole = sweep_folder(tmp_path), content(tmp_path)
+    lost = {key: value for key, value in whole.items() if key not in ("confirmed", "code", "stopped")}
+    lost |= {"status": "interrupted", "code": 143} if ending == "interrupted" else {}
+    (folder / "sweep.json").write_text(json.dumps(lost))
+    (folder / "best.yaml").unlink()
+    shutil.rmtree(folder / "best" / f"trial-{whole['best']['number']}-seed-2")
+    code, out, err = bigopt(*words)
+    assert code == 0 and "done already" not in err and "on 3 fresh seeds" in out
+    found = content(tmp_path)
+    assert found["confirmed"]["values"] == whole["confirmed"]["values"] and (folder / "best.yaml").is_file()
 
 
 def test_a_sweep_leaves_its_files_and_its_best_runs_again(bigopt, tmp_path):
