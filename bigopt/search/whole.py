@@ -145,7 +145,7 @@ def _leave(
 
 
 def _finished(plan: Plan, study: Any) -> Sweep | None:
-    """What an earlier start came to, where nothing is left to do; one that ended in the winner's training has no code."""
+    """What an earlier start came to, where nothing is left to do: one killed while the winner trained has no code."""
     file = plan.folder / FILE
     content = read_json(file) if file.is_file() else {}
     code = content.get("code")
