@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 PENDING = "pending-"
 STATUS = {"finished": "FINISHED", "failed": "FAILED", "interrupted": "KILLED", "pruned": "KILLED"}
 REFUSALS = {"INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "MALFORMED_REQUEST", "INVALID_STATE"}
+ERROR = "bigopt.error"
 BATCH = 100  # MLflow's own limit of params and tags a request
 
 
@@ -94,8 +95,10 @@ def describe(client: MlflowClient, run_id: str, record: dict[str, Any]) -> None:
 
 
 def reopen(client: MlflowClient, run_id: str, record: dict[str, Any]) -> None:
-    """A run that was interrupted goes on; its parameters are known already."""
+    """A run that was interrupted goes on; its parameters are known already, and how it ended before counts no more."""
     client.update_run(run_id, status="RUNNING")
+    if ERROR in client.get_run(run_id).data.tags:
+        client.delete_tag(run_id, ERROR)
     set_tags(client, run_id, record["tags"] | {"bigopt.owner": record["owner"], "bigopt.resumed": "true"})
 
 
@@ -137,7 +140,7 @@ def finish(client: MlflowClient, run_id: str, record: dict[str, Any]) -> None:
     """Final status, and why."""
     tags = {"bigopt.status": record["status"]}
     if record["error"]:
-        tags["bigopt.error"] = record["error"]
+        tags[ERROR] = record["error"]
     set_tags(client, run_id, tags)
     client.set_terminated(run_id, STATUS[record["status"]], end_time=record["time"])
 
@@ -165,7 +168,7 @@ def close_stale(client: MlflowClient, experiment_id: str) -> list[str]:
 
 def close(client: MlflowClient, run_id: str) -> None:
     """Marks a run as killed because its process died without saying so."""
-    set_tags(client, run_id, {"bigopt.status": "interrupted", "bigopt.error": "its process died without finishing"})
+    set_tags(client, run_id, {"bigopt.status": "interrupted", ERROR: "its process died without finishing"})
     client.set_terminated(run_id, "KILLED", end_time=int(time.time() * 1000))
 
 

@@ -200,10 +200,12 @@ def test_switches(started, client, onnx_file):
 def test_interrupted_run_goes_on_and_finished_one_does_not(started, client):
     first = started(params={"a": 1})
     first.epoch("fit", 1, {"loss": 2.0})
-    first.finish("interrupted")
+    first.finish("interrupted", "its process died")
+    assert client.get_run(first.run_id).data.tags["bigopt.error"] == "its process died"
     second = started(params={"a": 2})
     assert second.run_id == first.run_id
     assert client.get_run(first.run_id).info.status == "RUNNING"
+    assert "bigopt.error" not in client.get_run(first.run_id).data.tags
     second.epoch("fit", 2, {"loss": 1.0})
     second.finish("finished")
     run = only_run(client)
