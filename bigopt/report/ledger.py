@@ -210,6 +210,7 @@ class Ledger(Notebook):
             "environment": self.environment,
             "objective": dict(self.settings.objective),
             "drop_metric": self.monitor.metric,
+            "drop_mode": self.monitor.mode,
             "n_val": len(data.val),
             "stages": [asdict(stage) for stage in self.stages],
             "control": self._control and self._judge.against_control(self.stages, self._control),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bigopt.report import format as show
 from bigopt.report.curves import draw_curves
 from bigopt.report.rates import draw_rates
-from bigopt.report.reading import control_name, first_objective
+from bigopt.report.reading import control_name, drop_mode, first_objective
 from bigopt.report.robustness import draw_robustness
 from bigopt.report.stage import value_of
 from bigopt.report.theme import ACCENT, CONTROL, INK, LINE, MUTED, RC, tidy
@@ -82,7 +82,7 @@ def draw_tradeoff(report: Report) -> Figure | None:
         axes.errorbar(
             [row["bytes"]],
             [values[row["name"]]],
-            yerr=_ends(row, report["objective"][metric]),
+            yerr=_ends(row, drop_mode(report)),
             fmt="D" if is_control else "o",
             color=colour,
             markerfacecolor="none" if is_control else colour,

@@ -13,6 +13,11 @@ def first_objective(report: Mapping[str, Any]) -> str:
     return report.get("drop_metric") or next(iter(report["objective"]), "val/loss")
 
 
+def drop_mode(report: Mapping[str, Any]) -> str:
+    """Whether more or less of that metric is better: ``max`` or ``min``."""
+    return str(report.get("drop_mode") or report["objective"][first_objective(report)])
+
+
 def control_name(report: Mapping[str, Any]) -> str | None:
     """Name of the control's row; None without one."""
     control = report.get("control")

@@ -9,6 +9,7 @@ from report_fakes import compressed, dataset, history, labels, make_ledger, meas
 
 from bigopt.report import render_html
 from bigopt.report.plots import draw_all, to_svg
+from bigopt.vocabulary.objective import Monitor
 from bigopt.vocabulary.settings import Budget, Settings
 
 HOSTILE = "<script>alert('x')</script> & \"$\\frac$ \u200b"
@@ -122,6 +123,19 @@ def test_pictures_stand_in_the_page_and_as_png(finished):
         assert (folder / "plots" / f"{name}.png").read_bytes().startswith(b"\x89PNG\r\n")
         assert f"plots/{name}.png" in page.text
     assert len((folder / "report.html").read_bytes()) < 400_000
+
+
+def test_drops_by_another_metric_than_the_objective_are_drawn(tmp_path):
+    ledger = make_ledger(tmp_path)
+    ledger.monitor = Monitor("target/agreement", "max")
+    compressed(ledger)
+    report = ledger.report()
+    for row, agreement in zip(report["stages"], (1.0, 0.9), strict=True):
+        row["metrics"]["target/agreement"] = agreement
+    assert report["drop_mode"] == "max" and "target/agreement" not in report["objective"]
+    assert draw_all(report)["tradeoff"].axes[0].get_ylabel() == "target/agreement"
+    render_html(report, tmp_path)
+    assert "drop of target/agreement" in Page((tmp_path / "report.html").read_text()).text
 
 
 def test_files_are_listed_with_sizes_and_secrets_masked(finished):
