@@ -13,13 +13,13 @@ from bigopt.search.parameter import Parameter
 from bigopt.search.syntax import parameters
 
 if TYPE_CHECKING:
-    from bigopt.search.request import Request
+    from bigopt.search.asked import Asked
 
 FACT = "space"
 """Class attribute of a plugin: expressions by argument name. A function's is ``SPACE`` in its module."""
 
 
-def default_space(request: Request, searched: Sequence[Parameter], fixed: Sequence[str]) -> list[Parameter]:
+def default_space(request: Asked, searched: Sequence[Parameter], fixed: Sequence[str]) -> list[Parameter]:
     """Parameters of every plugin that the configuration chooses, or may choose where a group is searched.
 
     Raises:

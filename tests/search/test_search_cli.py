@@ -100,6 +100,10 @@ WRONG = {
         ["tuner=random", LR, "hydra.sweeper.forbid=[{optimizer.x:1}]"],
         "when or forbid: optimizer.x: unknown key 'x'",
     ),
+    "a target that is no number": (
+        ["tuner=random", LR, "hydra.sweeper.target=high"],
+        "hydra.sweeper.target: got 'high', expected a number",
+    ),
     "interval without a tuner": (["-m", LR], "which needs a tuner"),
     "range without -m": ([LR], "optimizer.lr: got several values"),
 }
