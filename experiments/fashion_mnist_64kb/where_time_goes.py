@@ -1,4 +1,4 @@
-"""Where a running training spends its time, by py-spy: python where_time_goes.py PID [name of the stage]; adds to where_time_goes.md.
+"""Where a running training spends its time, by py-spy; adds a table to where_time_goes.md.
 
 pip install py-spy
 bigopt experiment=fashion_mnist_64kb &
