@@ -129,7 +129,8 @@ class Recover:
             least 1, unless the method says otherwise).
         lr: peak learning rate as a share of ``optimizer.lr``; null leaves it to the step (1.0 after units were
             removed, 0.3 for most others).
-        teacher: ``baseline`` distils from the dense model; null uses labels only.
+        teacher: ``baseline`` distils from the dense model; null uses labels only, which was better where the model had
+            been trained briefly and recovered briefly (experiments/peers_compression).
         temperature: of the distillation.
         alpha: weight of the distillation term; the task loss has ``1 - alpha``.
     """
