@@ -59,7 +59,7 @@ class FromBaseline(Part):
         assert run.baseline is not None
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)  # faster for convolutions, also on the CPU
-        return {"logits": run.baseline(x)}
+        return {"logits": run.baseline(x).float()}
 
 
 def recovery_epochs(run: Run, part: Part, options: StepOptions) -> int:
