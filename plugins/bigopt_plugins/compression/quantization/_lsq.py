@@ -71,12 +71,13 @@ class LearnedStep(torch.autograd.Function):
         ctx.save_for_backward(x, step, zero)
         forward, ctx.gradients = compiled() if LOOPS.compiled else (rounded, gradients)
         ctx.range, ctx.scale = (float(low), float(high)), scale
-        return forward(x, step, zero, *ctx.range)
+        return forward(x.detach(), step.detach(), zero, *ctx.range)  # whether they have gradients would be compiled in
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Any:
         """Gradients of ``x`` and the step."""
-        of_x, of_step = ctx.gradients(grads[0], *ctx.saved_tensors, *ctx.range)
+        x, step, zero = ctx.saved_tensors
+        of_x, of_step = ctx.gradients(grads[0].detach(), x.detach(), step.detach(), zero, *ctx.range)
         return of_x, of_step * ctx.scale, None, None, None, None
 
 
