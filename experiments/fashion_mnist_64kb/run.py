@@ -85,29 +85,34 @@ def load() -> dict[str, Any]:
 
 
 def run(cell: Cell, work: Path) -> dict[str, Any]:
-    """What the report of a cell's command says; exit code 3 (a budget was missed) is a result like others."""
-    from bigopt.cli.main import main
-    from bigopt.pipeline import execute
-
+    """What the report of a cell says, after its command where that has not finished yet."""
     folder = work / cell.key
-    going_on = (folder / ".hydra").is_dir() and not (folder / "report.json").is_file()
-    words = [f"resume={folder}"] if going_on else [*cell.words, f"seed={cell.seed}", f"hydra.run.dir={folder}"]
-    words += [] if going_on or cell.group == "points" else ["measure.latency=false", "budget.max_latency_ms=null"]
-    words += [] if going_on else [f"cache={work / 'cache'}", f"tracking.uri=sqlite:///{work / 'mlflow.db'}"]
-    print(f"{cell.key}: bigopt {' '.join(words)}", flush=True)
-    judged = cell.group == "points"
-    code = main(words, lambda checked, *args, **options: execute(checked, *args, **(options | {"test": judged})))
-    if code not in (0, 3):
-        raise SystemExit(f"{cell.key}: exit code {code}")
-    report = json.loads((folder / "report.json").read_text())
-    rows = [
-        {name: row[name] for name in ("name", "metrics", "parameters", "macs", "bytes", "latency_ms", "seconds")}
-        for row in report["stages"]
-    ]
+    file = folder / "report.json"
+    if not file.is_file() or json.loads(file.read_text())["status"] != "finished":
+        start(cell, work, folder)
+    report = json.loads(file.read_text())
+    kept = ("name", "metrics", "parameters", "macs", "bytes", "latency_ms", "seconds")
+    rows = [{name: row[name] for name in kept} for row in report["stages"]]
     if cell.group == "points" and cell.seed == 0:
         shutil.copy(folder / "model.onnx", HERE / f"model_{cell.name}.onnx")
     test = report["test"]["final"]["test/accuracy"] if cell.group == "points" else None
     return {"stages": rows, "test": test, "n_test": 10_000, "budget": report["budget"], "command": " ".join(cell.words)}
+
+
+def start(cell: Cell, work: Path, folder: Path) -> None:
+    """A cell's command, or the rest of it; exit code 3 (a budget was missed) is a result like others."""
+    from bigopt.cli.main import main
+    from bigopt.pipeline import execute
+
+    judged = cell.group == "points"
+    words = [*cell.words, f"seed={cell.seed}", f"hydra.run.dir={folder}", f"cache={work / 'cache'}"]
+    words += [f"tracking.uri=sqlite:///{work / 'mlflow.db'}"]
+    words += [] if judged else ["measure.latency=false", "budget.max_latency_ms=null"]
+    words = [f"resume={folder}"] if (folder / ".hydra").is_dir() else words
+    print(f"{cell.key}: bigopt {' '.join(words)}", flush=True)
+    code = main(words, lambda checked, *args, **options: execute(checked, *args, **(options | {"test": judged})))
+    if code not in (0, 3):
+        raise SystemExit(f"{cell.key}: exit code {code}")
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
