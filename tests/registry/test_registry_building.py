@@ -37,7 +37,8 @@ def test_what_is_unset_comes_from_the_context() -> None:
 
 def test_what_the_data_do_not_give_is_told_with_everything_else() -> None:
     assert problems("models", "resnet", {"widht": 8}, {"in_features": 4, "num_classes": 2}, path="model") == [
-        "model.widht: unknown, expected one of in_channels, num_classes, depth, width, bottleneck; did you mean width?",
+        "model.widht: unknown, expected one of in_channels, num_classes, depth, width, channels, bottleneck; "
+        "did you mean width?",
         "model.in_channels: missing; the data give in_features, num_classes",
     ]
 
