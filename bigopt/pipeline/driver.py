@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bigopt.pipeline.cells import Cells, cells_key, save_picture
 from bigopt.pipeline.notes import Collected
+from bigopt.vocabulary.answers import answer
 from bigopt.vocabulary.batch import Batch, Output, Role
 from bigopt.vocabulary.data import Split
 from bigopt.vocabulary.errors import RequestError, RunFailed
@@ -46,20 +47,14 @@ class FromBaseline(Part):
 
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """``(1 - alpha) · task + alpha · T² · KL(baseline ‖ model)``; takes the place of the task loss."""
-        answers = run.answers.get(batch, lambda x: self._ask(run, x))["logits"]
+        teacher = run.baseline
+        assert teacher is not None
+        answers = run.answers.get(batch, lambda x: {"logits": answer(teacher, x)})["logits"]
         terms = {"baseline_teacher": self.alpha * run.task.soft_loss(output.logits, answers, self.temperature)}
         labelled = batch.rows(Role.LABELLED)
         if batch.y is not None and labelled.any():
             terms["task"] = (1 - self.alpha) * run.task.loss(output.logits[labelled], batch.y[labelled])
         return terms
-
-    @staticmethod
-    @torch.no_grad()
-    def _ask(run: Run, x: Tensor) -> dict[str, Tensor]:
-        assert run.baseline is not None
-        if x.ndim == 4:
-            x = x.contiguous(memory_format=torch.channels_last)  # faster for convolutions, also on the CPU
-        return {"logits": run.baseline(x).float()}
 
 
 def recovery_epochs(run: Run, part: Part, options: StepOptions) -> int:

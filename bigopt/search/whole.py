@@ -148,8 +148,7 @@ def _finished(plan: Plan, study: Any) -> Sweep | None:
     """What an earlier start came to, where nothing is left to do: one killed while the winner trained has no code."""
     file = plan.folder / FILE
     content = read_json(file) if file.is_file() else {}
-    code = content.get("code")
-    over = code is not None and content["status"] in ("finished", "failed")
+    over = "code" in content and content["status"] in ("finished", "failed")
     if not over or content.get("n_trials") != plan.limits.n_trials:
         return None
     _say("all trials are done already")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bigopt.vocabulary.batch import Batch
 from bigopt.vocabulary.data import Split
@@ -14,6 +14,15 @@ LIMIT = 1 << 30
 """Bytes that the answers may take; more is computed for every batch."""
 
 Compute = Callable[[Tensor], dict[str, Tensor]]
+
+
+@torch.no_grad()
+def answer(model: nn.Module, x: Tensor) -> Tensor:
+    """What a model that is not trained says of raw inputs ``(N, …)``: float32, without gradients."""
+    if x.ndim == 4:
+        x = x.contiguous(memory_format=torch.channels_last)  # faster for convolutions, also on the CPU
+    said: Tensor = model(x).float()
+    return said
 
 
 class Answers:

@@ -35,15 +35,17 @@ LAUNCHERS = {
     ),
 }  # fmt: skip
 
-OF_THE_CLUSTER = ("+hydra.launcher.ray.init.object_store_memory=null",)  # else the launcher sets it, and Ray refuses
+
+def python_path():
+    """Where other processes find the stand-ins."""
+    return os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))
 
 
 def command(where, stand_in, *words):
     """A sweep in a process of its own, with a stand-in for the pipeline."""
     call = f"main({[*WORDS, *words]}, launched.{stand_in})"
     code = f"import sys, launched; from bigopt.cli.main import main; sys.exit({call})"
-    path = os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH"))))
-    env = {**os.environ, "PYTHONPATH": path, "HYDRA_FULL_ERROR": "0"}
+    env = {**os.environ, "PYTHONPATH": python_path(), "HYDRA_FULL_ERROR": "0"}
     return subprocess.Popen(
         [sys.executable, "-c", code], cwd=where, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
@@ -100,13 +102,14 @@ def test_trials_are_stopped_early_in_other_processes(tmp_path, name):
 def test_two_nodes_of_a_ray_cluster_share_a_sweep(tmp_path, monkeypatch):
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, (TESTS, os.environ.get("PYTHONPATH")))))
+    monkeypatch.setenv("PYTHONPATH", python_path())
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     try:
         cluster.add_node(num_cpus=1)
         words = ("tuner=grid", "optimizer.lr=0.1,0.9", "hydra.sweeper.n_jobs=2", "hydra/launcher=ray")
-        cluster_words = (f"hydra.launcher.ray.init.address={cluster.address}", *OF_THE_CLUSTER)
-        finished(command(tmp_path, "meeting", *words, *cluster_words))
+        memory = "+hydra.launcher.ray.init.object_store_memory=null"  # else the launcher sets it, and Ray refuses
+        join = (f"hydra.launcher.ray.init.address={cluster.address}", memory)
+        finished(command(tmp_path, "meeting", *words, *join))
     finally:
         cluster.shutdown()
     found, _ = states(tmp_path)

@@ -269,6 +269,21 @@ def test_augmented_batches_are_computed(tmp_path, inplace, place):
     assert hits == 0
 
 
+def test_the_answers_are_of_one_split_and_of_what_fits(run, monkeypatch):
+    part = prepared(run, Distillation("fake", 0), net(6, seed=3))
+    kept = part._state["answers"]
+    first = step(run, part)["distillation"]
+    assert step(run, part)["distillation"].item() == pytest.approx(first.item(), rel=1e-6) and kept.hits == 1
+    run.data.train = TensorSplit(run.data.train.x.flip(0), run.data.train.y.flip(0))
+    assert step(run, part)["distillation"].item() != first.item()
+    assert step(run, part)["distillation"].item() != first.item() and kept.hits == 2
+    monkeypatch.setattr("bigopt.vocabulary.answers.LIMIT", 10)
+    run.data.train = TensorSplit(run.data.train.x.flip(0), run.data.train.y.flip(0))
+    for _ in range(2):
+        assert step(run, part)["distillation"].item() == pytest.approx(first.item(), rel=1e-6) and kept.hits == 2
+    assert part.batch(run, Batch(run.data.train.x[:4], None, torch.full((4,), -1))).fixed() is None
+
+
 # ---- layers
 
 

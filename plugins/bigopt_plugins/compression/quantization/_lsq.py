@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from typing import Any
 
@@ -38,23 +38,18 @@ def compiled() -> tuple[Rounded, Gradients]:
     return torch.compile(rounded, dynamic=True), torch.compile(gradients, dynamic=True)
 
 
-class Loops(threading.local):
-    """Whether :class:`LearnedStep` computes with compiled loops."""
-
-    compiled = False
-
-
-LOOPS = Loops()
+LOOPS: ContextVar[bool] = ContextVar("compiled_loops", default=False)
+"""Whether :class:`LearnedStep` computes with compiled loops."""
 
 
 @contextmanager
 def compiled_loops() -> Iterator[None]:
     """What is rounded in this block, and its gradients later, is computed by :func:`compiled`."""
-    before, LOOPS.compiled = LOOPS.compiled, True
+    before = LOOPS.set(True)
     try:
         yield
     finally:
-        LOOPS.compiled = before
+        LOOPS.reset(before)
 
 
 class LearnedStep(torch.autograd.Function):
@@ -69,7 +64,7 @@ class LearnedStep(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, step: Tensor, zero: Tensor, low: int, high: int, scale: float) -> Tensor:
         """Args as the class says; step and zero broadcast to ``x``."""
         ctx.save_for_backward(x, step, zero)
-        forward, ctx.gradients = compiled() if LOOPS.compiled else (rounded, gradients)
+        forward, ctx.gradients = compiled() if LOOPS.get() else (rounded, gradients)
         ctx.range, ctx.scale = (float(low), float(high)), scale
         return forward(x.detach(), step.detach(), zero, *ctx.range)  # whether they have gradients would be compiled in
 

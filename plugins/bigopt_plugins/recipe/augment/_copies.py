@@ -7,7 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from bigopt.data.batches import batches
 from bigopt.data.split import generator
+from bigopt.data.stream import as_float
 from bigopt.vocabulary.batch import Batch
 from bigopt.vocabulary.data import Split
 from bigopt.vocabulary.errors import RequestError
@@ -46,8 +48,8 @@ class Copies:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(generator(run.seed, "augment").initial_seed())
             for copy in self.x:
-                for index in torch.arange(len(self.split)).split(ROWS):
-                    copy[index] = change(self.split.take(index)).clamp(0, 1).mul_(255).round_().to(torch.uint8)
+                for batch in batches(self.split, ROWS, shuffle=False):
+                    copy[batch.index] = change(batch.x).clamp(0, 1).mul_(255).round_().to(torch.uint8)
                 run.progress.advance()
         run.progress.stop()
 
@@ -65,5 +67,5 @@ class Copies:
         number = torch.randint(len(self.x), (len(batch.index),))
         rows = self.x.flatten(0, 1).index_select(0, number * len(self.split) + batch.index.cpu())
         device = batch.x.device
-        changed = batch.with_(x=rows.to(device).float().div_(255))
+        changed = batch.with_(x=as_float(rows.to(device)))
         return changed.from_(self.split, (number + 1).to(device), 1 + len(self.x))

@@ -152,8 +152,9 @@ class Distillation(Part):
     def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
         """The weighted task loss, the term of the teachers' answers, and those of their layers."""
         assert self._models is not None, "prepare was not called"
-        kept: Answers = self._state["answers"] if self.cache == "auto" else Answers()
-        targets = kept.get(batch, lambda x: self._targets(run, x))
+        kept: Answers = self._state["answers"]
+        auto = self.cache == "auto"
+        targets = kept.get(batch, lambda x: self._targets(run, x)) if auto else self._targets(run, batch.x)
         terms = {"distillation": self.alpha * run.task.soft_loss(output.logits, targets["logits"], self.temperature)}
         labelled = batch.rows(Role.LABELLED)
         if batch.y is not None and labelled.any():
