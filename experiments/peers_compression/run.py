@@ -42,7 +42,7 @@ SETTINGS = (
 ).split()
 """What all runs of bigopt have in common."""
 QUANTIZE = f"mode=qat recover.epochs={FINE} recover.teacher=baseline".split()
-PRUNE = f"ratio={RATIO} recover.epochs={RECOVERY} recover.teacher=baseline".split()
+PRUNE = f"ratio={RATIO} recover.epochs={RECOVERY}".split()
 
 
 def settings(step: str, values: list[str]) -> list[str]:
