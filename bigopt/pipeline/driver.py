@@ -11,14 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from bigopt.pipeline.cells import Cells, cells_key, save_picture
+from bigopt.pipeline.from_baseline import FromBaseline
 from bigopt.pipeline.notes import Collected
-from bigopt.vocabulary.answers import answer
-from bigopt.vocabulary.batch import Batch, Output, Role
 from bigopt.vocabulary.data import Split
 from bigopt.vocabulary.errors import RequestError, RunFailed
 from bigopt.vocabulary.part import Fit, Part, further_metrics
 from bigopt.vocabulary.run import History, Run
-from bigopt.vocabulary.settings import Recover, StepOptions
+from bigopt.vocabulary.settings import StepOptions
 
 
 @dataclass
@@ -36,25 +35,6 @@ class Outcome:
     seconds: float = 0.0
     history: list[History] = field(default_factory=list)
     strength: float | None = None
-
-
-class FromBaseline(Part):
-    """Distils from the dense baseline while a step recovers (``recover.teacher: baseline``)."""
-
-    def __init__(self, recover: Recover) -> None:
-        self.temperature = recover.temperature
-        self.alpha = recover.alpha
-
-    def loss(self, run: Run, batch: Batch, output: Output) -> dict[str, Tensor]:
-        """``(1 - alpha) · task + alpha · T² · KL(baseline ‖ model)``; takes the place of the task loss."""
-        teacher = run.baseline
-        assert teacher is not None
-        answers = run.answers.get(batch, lambda x: {"logits": answer(teacher, x)})["logits"]
-        terms = {"baseline_teacher": self.alpha * run.task.soft_loss(output.logits, answers, self.temperature)}
-        labelled = batch.rows(Role.LABELLED)
-        if batch.y is not None and labelled.any():
-            terms["task"] = (1 - self.alpha) * run.task.loss(output.logits[labelled], batch.y[labelled])
-        return terms
 
 
 def recovery_epochs(run: Run, part: Part, options: StepOptions) -> int:

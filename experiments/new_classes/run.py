@@ -200,23 +200,23 @@ def table(results: dict[str, Any]) -> str:
 
 
 MATCHED = {
-    "error/val": ("matching error, %", 100),
-    "accuracy/own_head": ("own head, %", 100),
-    "accuracy/old_model": ("old model, %", 100),
-    "accuracy/matched": ("matched, %", 100),
-    "extra_error/own_head": ("lost to own head, points", 100),
-    "test": ("matched, test, %", 100),
+    "error/val": "matching error",
+    "accuracy/own_head": "own head",
+    "accuracy/old_model": "old model",
+    "accuracy/matched": "matched",
+    "extra_error/own_head": "lost to own head",
+    "test": "matched, test",
 }
-"""Columns of feature matching; all but the last on validation."""
+"""Columns of feature matching, in percent and points; all but the last on validation."""
 
 
 def matching_table(cells: dict[str, Any]) -> list[str]:
-    """Of each map how far the features are off and what that costs."""
-    lines = ["", f"| map | {' | '.join(name for name, _ in MATCHED.values())} |", "|---" * (1 + len(MATCHED)) + "|"]
+    """Of each map how far the features are off and what that costs; nothing before there are cells."""
+    lines = ["", f"| map, all in % | {' | '.join(MATCHED.values())} |", "|---" * (1 + len(MATCHED)) + "|"]
     for map_ in MAPS:
-        rows = [cells[f"{map_}/{seed}"] for seed in SEEDS if f"{map_}/{seed}" in cells]
-        shown = [shown_interval([row[key] for row in rows], scale=scale) for key, (_, scale) in MATCHED.items() if rows]
-        lines += [f"| {map_} | {' | '.join(shown)} |"] if rows else []
+        if rows := [cells[f"{map_}/{seed}"] for seed in SEEDS if f"{map_}/{seed}" in cells]:
+            shown = [shown_interval([row[key] for row in rows], scale=100) for key in MATCHED]
+            lines.append(f"| {map_} | {' | '.join(shown)} |")
     return lines if cells else []
 
 

@@ -6,6 +6,7 @@ from torch import nn
 from train.train_fakes import cnn, data, make_run
 
 from bigopt.pipeline import driver
+from bigopt.pipeline.from_baseline import FromBaseline
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Part
 from bigopt.vocabulary.run import History
@@ -84,7 +85,7 @@ def test_gradual_follows_the_cubic_of_zhu_and_gupta():
 
 def test_recovery_from_the_baseline_distils_with_temperature_squared(run):
     run.baseline = driver.frozen_copy(run.model)
-    part = driver.FromBaseline(Recover(temperature=2.0, alpha=0.25))
+    part = FromBaseline(Recover(temperature=2.0, alpha=0.25))
     from bigopt.vocabulary.batch import Batch, Output
 
     x, y = run.data.train.x[:8], run.data.train.y[:8]
