@@ -219,12 +219,13 @@ def picture(results: dict[str, Any]) -> None:
             table = points(dataset)
             known = list(values(table).values())
             front = [one for one in known if not any(better(other, one) for other in known)]
-            for chosen, colour, label in ((known, CONTROL, "all"), (front, ACCENT, "on the front")):
+            for chosen, colour, label in ((known, CONTROL, "all"), (front, ACCENT, "on the front (with latency)")):
                 right.scatter(
                     [2 ** one[1] for one in chosen], [100 * one[0] for one in chosen], 14, colour, label=label
                 )
             right.set_xscale("log")
-            right.set_xlabel("bytes of the ONNX file")
+            right.set_xticks([1e4, 1e5, 1e6], ["10 KB", "100 KB", "1 MB"])
+            right.set_xlabel("ONNX file")
             right.set_ylabel("validation accuracy, %")
             right.legend()
             tidy(left)
