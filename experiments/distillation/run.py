@@ -27,13 +27,13 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results.json"
 CACHE = Path(os.environ.get("BIGOPT_EXPERIMENT_CACHE", ".bigopt/cache"))
 
-DATA = {"limit": 5000}
-LARGE = {"name": "resnet", "depth": (1, 1, 1), "width": 8}
-SMALL = {"name": "resnet", "depth": (1, 1), "width": 3}
-EPOCHS, BATCH = 12, 64
-GRID = (1e-3, 3e-3, 1e-2)
+DATA = {"limit": 10_000, "val": 0.05}
+LARGE = {"name": "resnet", "depth": (1, 1, 1), "width": 16}
+SMALL = {"name": "resnet", "depth": (1, 1), "width": 8}
+EPOCHS, BATCH = 15, 128
+GRID = (1e-2, 3e-2, 1e-1)
 DEV, SEEDS = 100, 5
-ANSWERS = {"temperature": 4.0, "alpha": 0.9}
+ANSWERS = {"temperature": 2.0, "alpha": 0.9}
 VARIANTS: dict[str, tuple[dict[str, Any], dict[str, Any] | None]] = {
     "large alone": (LARGE, None),
     "small alone": (SMALL, None),
@@ -54,7 +54,7 @@ def run_of(data: Any, model: dict[str, Any], seed: int, lr: float, folder: Path)
     from bigopt.vocabulary.settings import Optimizer, Settings, Trainer
     from bigopt.vocabulary.task import Task
 
-    trainer = Trainer(max_epochs=EPOCHS, batch_size=BATCH, precision="fp32", compile="off")
+    trainer = Trainer(max_epochs=EPOCHS, batch_size=BATCH, precision="auto", compile="off")
     builder = Builder(seed)
     return Run(
         model=builder.model(model, data),
