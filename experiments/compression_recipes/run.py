@@ -11,15 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from bigopt.report.interval import shown_interval
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from command import report_of  # noqa: E402
+
 RECIPES = (
     "alexnet_prune_kernels",
     "inception_prune_modules",
@@ -34,10 +35,7 @@ SEEDS = (0, 1, 2)
 
 def run(recipe: str, seed: int) -> dict[str, Any]:
     """One recipe with one seed: what its report says."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "bigopt", f"experiment={recipe}", f"seed={seed}", "tracking=none", "cache=off"]
-        subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-        report = json.loads(next(Path(folder).glob("outputs/**/report.json")).read_text())
+    report = report_of([f"experiment={recipe}", f"seed={seed}", "tracking=none", "cache=off"])
     rows = {row["name"]: row for row in report["stages"]}
     last = report["stages"][-1]
     best = max(rows[name]["metrics"]["val/accuracy"] for name in ("baseline", "control") if name in rows)

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
+import sys
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from command import report_of  # noqa: E402
+
 ROUNDS = 3
 COMMON = (
     "experiment=fashion_mnist_64kb",
@@ -42,12 +45,7 @@ PAIRS: dict[str, tuple[tuple[str, ...], str, str]] = {
 
 def seconds(words: tuple[str, ...]) -> float:
     """Seconds of the last epoch of a run's last fit."""
-    from bigopt.cli.main import main
-
-    with tempfile.TemporaryDirectory() as folder:
-        if code := main([*COMMON, *words, f"hydra.run.dir={folder}/run", f"cache={Path.cwd() / '.bigopt' / 'wastes'}"]):
-            raise SystemExit(f"{' '.join(words)}: exit code {code}")
-        report = json.loads((Path(folder) / "run" / "report.json").read_text())
+    report = report_of([*COMMON, *words, f"cache={Path.cwd() / '.bigopt' / 'wastes'}"])
     return float(report["stages"][-1]["history"][-1]["epochs"][-1]["seconds"])
 
 

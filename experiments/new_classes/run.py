@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import sys
 import tempfile
 import time
 from functools import lru_cache
@@ -22,6 +23,9 @@ from typing import Any
 from bigopt.report.interval import shown_interval
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from command import report_of  # noqa: E402
+
 RESULTS = HERE / "results.json"
 SOURCES = Path(".bigopt") / "new_classes"
 
@@ -122,14 +126,8 @@ def train(method: str, seed: int, lr: float, tested: bool = True) -> dict[str, A
 
 def match(map_: str, seed: int) -> dict[str, Any]:
     """One run of feature matching: the plugin's own row of errors, and the test split's accuracy."""
-    from bigopt.cli.main import main
-
     cache = SOURCES.resolve() / "cache"
-    with tempfile.TemporaryDirectory() as folder:
-        words = [*MATCHING, f"transfer.map={map_}", f"seed={seed}", f"cache={cache}", f"hydra.run.dir={folder}/run"]
-        if code := main(words):
-            raise SystemExit(f"{' '.join(words)}: exit code {code}")
-        report = json.loads((Path(folder) / "run" / "report.json").read_text())
+    report = report_of([*MATCHING, f"transfer.map={map_}", f"seed={seed}", f"cache={cache}"])
     row = report["stages"][0]["values"]["feature_matching"]
     return row | {"test": report["test"]["final"]["test/accuracy"]}
 

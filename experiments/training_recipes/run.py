@@ -10,15 +10,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from bigopt.report.interval import shown_interval
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from command import report_of  # noqa: E402
+
 SEEDS = (0, 1, 2)
 VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     "crop_flip_scale": {"with": (), "without": ("augment=none",)},
@@ -36,20 +37,8 @@ ROWS = {
 
 def run(recipe: str, words: tuple[str, ...], seed: int) -> dict[str, Any]:
     """One command: of each stage the validation accuracy, and its mean over corruptions."""
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "bigopt",
-            f"experiment={recipe}",
-            f"seed={seed}",
-            "evaluate=robustness",
-            *words,
-        ]
-        subprocess.run(
-            [*command, "measure=quick", "tracking=none", "cache=off"], cwd=folder, check=True, stdout=subprocess.DEVNULL
-        )
-        report = json.loads(next(Path(folder).glob("outputs/**/report.json")).read_text())
+    command = [f"experiment={recipe}", f"seed={seed}", "evaluate=robustness", *words]
+    report = report_of([*command, "measure=quick", "tracking=none", "cache=off"])
     return {
         row["name"]: {"accuracy": row["metrics"]["val/accuracy"], "corrupted": row["values"]["robustness"]["mean"]}
         for row in report["stages"]

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import tempfile
+import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from command import report_of  # noqa: E402
+
 ROUNDS = 5
 COMMON = ("model=resnet", "tracking=none", "measure=quick", "augment=none", "trainer.compile=off")
 FASHION = (
@@ -51,13 +54,7 @@ PAIRS: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
 
 def seconds(words: tuple[str, ...]) -> float:
     """Seconds of the fastest epoch but the first of a run's last fit."""
-    from bigopt.cli.main import main
-
-    with tempfile.TemporaryDirectory() as folder:
-        cache = Path.cwd() / ".bigopt" / "transfer_speed"
-        if code := main([*COMMON, *words, f"hydra.run.dir={folder}/run", f"cache={cache}"]):
-            raise SystemExit(f"{' '.join(words)}: exit code {code}")
-        report = json.loads((Path(folder) / "run" / "report.json").read_text())
+    report = report_of([*COMMON, *words, f"cache={Path.cwd() / '.bigopt' / 'transfer_speed'}"])
     return float(min(epoch["seconds"] for epoch in report["stages"][0]["history"][-1]["epochs"][1:]))
 
 
