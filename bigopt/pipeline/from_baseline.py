@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from bigopt.vocabulary.answers import answer
-from bigopt.vocabulary.batch import Batch, Output, Role
+from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.part import Part
 from bigopt.vocabulary.run import Run
 from bigopt.vocabulary.settings import Recover
@@ -23,8 +23,5 @@ class FromBaseline(Part):
         teacher = run.baseline
         assert teacher is not None
         answers = run.answers.get(batch, lambda x: {"logits": answer(teacher, x)})["logits"]
-        terms = {"baseline_teacher": self.alpha * run.task.soft_loss(output.logits, answers, self.temperature)}
-        labelled = batch.rows(Role.LABELLED)
-        if batch.y is not None and labelled.any():
-            terms["task"] = (1 - self.alpha) * run.task.loss(output.logits[labelled], batch.y[labelled])
-        return terms
+        weights = {"alpha": self.alpha, "temperature": self.temperature}
+        return run.task.taught(batch, output.logits, answers, **weights, name="baseline_teacher")

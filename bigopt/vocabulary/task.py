@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bigopt.vocabulary.batch import Batch, Role
 from bigopt.vocabulary.data import Schema, TaskName
 
 
@@ -55,6 +56,28 @@ class Task:
             reduction="batchmean",
             log_target=True,
         )
+
+    def taught(
+        self, batch: Batch, logits: Tensor, answers: Tensor, *, alpha: float, temperature: float, name: str
+    ) -> dict[str, Tensor]:
+        """Terms of a loss that a teacher shares with the labels: ``alpha · soft_loss + (1 - alpha) · loss``.
+
+        Args:
+            batch: rows without a label learn from the teacher alone.
+            logits: the model's ``(N, K)``.
+            answers: the teacher's ``(N, K)``.
+            alpha: weight of the teacher.
+            temperature: T of both softmaxes.
+            name: of the teacher's term.
+
+        Returns:
+            this term and, where rows are labelled, ``task``, which takes the task loss's place.
+        """
+        terms = {name: alpha * self.soft_loss(logits, answers, temperature)}
+        labelled = batch.rows(Role.LABELLED)
+        if batch.y is not None and labelled.any():
+            terms["task"] = (1 - alpha) * self.loss(logits[labelled], batch.y[labelled])
+        return terms
 
     def metrics(self, logits: Tensor, y: Tensor) -> dict[str, float]:
         """Metrics of a whole split, without a prefix.

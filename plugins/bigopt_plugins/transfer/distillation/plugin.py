@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bigopt.vocabulary.answers import Answers
-from bigopt.vocabulary.batch import Batch, Output, Role
+from bigopt.vocabulary.batch import Batch, Output
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.part import Fit, Part
 from bigopt.vocabulary.run import INPUT, Run
@@ -155,10 +155,8 @@ class Distillation(Part):
         kept: Answers = self._state["answers"]
         auto = self.cache == "auto"
         targets = kept.get(batch, lambda x: self._targets(run, x)) if auto else self._targets(run, batch.x)
-        terms = {"distillation": self.alpha * run.task.soft_loss(output.logits, targets["logits"], self.temperature)}
-        labelled = batch.rows(Role.LABELLED)
-        if batch.y is not None and labelled.any():
-            terms["task"] = (1 - self.alpha) * run.task.loss(output.logits[labelled], batch.y[labelled])
+        weights = {"alpha": self.alpha, "temperature": self.temperature}
+        terms = run.task.taught(batch, output.logits, targets["logits"], **weights, name="distillation")
         for one in self._alive(run):
             share = self._shares[one.number]
             for name, term in one.loss(self._weights, output.taps, targets, self._state["regressors"]).items():
