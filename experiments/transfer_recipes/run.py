@@ -42,8 +42,8 @@ VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "freeze_all_but_last": {
         "the recipe": ("experiment=freeze_all_but_last",),
-        "nothing frozen": ("experiment=freeze_all_but_last", "transfer.trainable_blocks=0", "optimizer.lr=1.0e-2"),
-        "from scratch": (*SCRATCH, "model=resnet", "model.width=16", "trainer.max_epochs=40", "optimizer.lr=1.0e-2"),
+        "nothing frozen": ("experiment=freeze_all_but_last", "transfer.trainable_blocks=0"),
+        "from scratch": (*SCRATCH, "model=resnet", "model.width=16", "trainer.max_epochs=60", "optimizer.lr=1.0e-2"),
     },
 }
 """What each recipe is beside; the last one is what all are compared with."""
