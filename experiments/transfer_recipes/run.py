@@ -42,7 +42,7 @@ VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
     },
     "freeze_all_but_last": {
         "the recipe": ("experiment=freeze_all_but_last",),
-        "nothing frozen": ("experiment=freeze_all_but_last", "transfer.trainable_blocks=0"),
+        "nothing frozen": ("experiment=freeze_all_but_last", "transfer.trainable_blocks=0", "optimizer.lr=1.0e-2"),
         "from scratch": (*SCRATCH, "model=resnet", "model.width=16", "trainer.max_epochs=60", "optimizer.lr=1.0e-2"),
     },
 }

@@ -56,7 +56,8 @@ def resolve(
     Args:
         run: the target's run.
         fit: trains the source model.
-        source: a dataset's name; a run folder; or a mapping with ``dataset`` and, unless it is this run's, ``model``.
+        source: a dataset's name; a run folder; or a mapping with ``dataset``, unless it is this run's ``model``, and,
+            unless it is ``optimizer.lr``, the peak learning rate ``lr`` with which the source is trained.
         epochs: passes over the source data; None means ``trainer.max_epochs``.
         trained: False gives the freshly built model of a dataset, for methods that train on both at once.
 
@@ -67,12 +68,15 @@ def resolve(
         data = _dataset(run, str(source))
         return Source(str(source), data, run.build.model(str(source), data), class_names(data), str(source))
     mapping = {"dataset": source} if isinstance(source, str) else dict(source or {})
-    unknown = set(mapping) - {"dataset", "model"}
-    if unknown or not mapping.get("dataset"):
+    keys = ("dataset", "model", "lr") if trained else ("dataset", "model")
+    if set(mapping) - set(keys) or not mapping.get("dataset"):
         raise RequestError(
-            f"transfer.source: got {source!r}, expected a dataset's name, a run folder, or a mapping with dataset and "
-            "model"
+            f"transfer.source: got {source!r}, expected a dataset's name, a run folder, or a mapping with "
+            f"{', '.join(keys[:-1])} and {keys[-1]}"
         )
+    lr = mapping.get("lr")
+    if lr is not None and not (isinstance(lr, int | float) and lr > 0):
+        raise RequestError(f"transfer.source.lr: got {lr!r}, expected a rate above 0")
     spec = mapping.get("model") or {**run.settings.extra["model"], "weights": None}
     data = _dataset(run, mapping["dataset"], spec)
     model = run.build.model(spec, data)
@@ -80,7 +84,7 @@ def resolve(
     if trained and not weights:
         fork = run.fork(model=model, parts=[])
         fork.data, fork.task = data, Task.of(data.schema, run.task.label_smoothing)
-        fit(fork, epochs, name="source", share=True)
+        fit(fork, epochs, lr=lr, name="source", share=True)
         run.history += fork.history
         model = fork.model
     return Source(data.name, data, model, class_names(data), str(spec) if is_folder(spec) else None)

@@ -30,8 +30,9 @@ class FeatureConcatenation(Part):
     Args:
         layers: names of modules below ``net``, or patterns in which ``*`` stands for one part of a name:
             ``[features.relu3_3, features.relu5_3]``, ``[stages.*]``.
-        source: where the net's weights come from: a dataset's name, a run folder, a mapping with ``dataset`` and
-            ``model``, or a list of these, of which LogME chooses. Null keeps the weights that it was built with.
+        source: where the net's weights come from: a dataset's name, a run folder, a mapping with ``dataset``,
+            ``model`` and ``lr``, or a list of these, of which LogME chooses. Null keeps the weights that
+            it was built with.
         source_epochs: passes over the source; null means ``trainer.max_epochs``.
         head: ``linear``; ``mlp`` with hidden layers; ``conv``: a 3×3 convolution over the concatenated maps.
         hidden: units of the hidden layers (mlp), channels of the convolution (conv).

@@ -37,8 +37,9 @@ class FeatureExtraction(Part):
     ``augment``, features cannot be kept, and each step runs the extractor. The exported model holds extractor and head.
 
     Args:
-        source: where the extractor comes from: a dataset's name, a run folder, a mapping with ``dataset`` and
-            ``model``, or a list of these, of which LogME chooses. Null keeps the weights that the model was built with.
+        source: where the extractor comes from: a dataset's name, a run folder, a mapping with ``dataset``,
+            ``model`` and ``lr``, or a list of these, of which LogME chooses. Null keeps the weights that
+            the model was built with.
         source_epochs: passes over the source; null means ``trainer.max_epochs``.
         cut: module with which the head begins, such as ``net.classifier``; null means the last linear layer.
         hidden: units of the hidden layers of a new head; empty keeps the model's own.

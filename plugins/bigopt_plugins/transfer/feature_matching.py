@@ -31,8 +31,8 @@ class FeatureMatching(Part):
     table ``feature_matching`` tells how far the features are off, and what that costs in accuracy.
 
     Args:
-        source: the old model: a run folder, a dataset's name, or a mapping with ``dataset`` and ``model``; it is
-            trained first unless it comes trained. Its classes must include the target's.
+        source: the old model: a run folder, a dataset's name, or a mapping with ``dataset``, ``model`` and ``lr``; it
+            is trained first unless it comes trained. Its classes must include the target's.
         source_epochs: passes over the source; null means ``trainer.max_epochs``.
         map: ``ridge``: regularised linear regression; ``mlp``: one hidden layer; ``procrustes``: rotation and scale,
             where both have equally many features.

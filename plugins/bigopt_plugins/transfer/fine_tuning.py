@@ -31,8 +31,8 @@ class FineTuning(Part):
     Args:
         trainable_blocks: number of last blocks that stay trainable, counting the head; 0 trains everything.
         source: where the weights come from: a dataset's name, a run folder, or a mapping with ``dataset`` and, unless
-            it is this run's, ``model``: the source model is then trained first (and cached). Of a list, LogME chooses.
-            The head is new unless the classes are the same.
+            they are this run's, ``model`` and ``lr``: the source model is then trained first (and cached). Of a list,
+            LogME chooses. The head is new unless the classes are the same.
         source_epochs: passes over the source; null means ``trainer.max_epochs``.
         lr_scale: learning rate of the trainable blocks below the head, as a share of the head's.
         lr_decay: further share for each block on the way down (discriminative rates; ULMFiT, Howard and Ruder 2018,

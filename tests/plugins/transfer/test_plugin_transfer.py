@@ -89,9 +89,15 @@ def test_a_source_is_trained_first_and_taken_over(run):
         with torch.no_grad():
             source.model.net[0][0].weight.fill_(0.5)
 
-    FineTuning(source={"dataset": "other"}, source_epochs=3).prepare(run, fit)
-    assert calls == [(3, {"name": "source", "share": True})]
+    FineTuning(source={"dataset": "other", "lr": 0.02}, source_epochs=3).prepare(run, fit)
+    assert calls == [(3, {"lr": 0.02, "name": "source", "share": True})]
     assert torch.all(run.model.net[0][0].weight == 0.5)
+
+
+@pytest.mark.parametrize("lr", [0, -1.0, "fast"])
+def test_a_rate_of_the_source_out_of_range_is_one_clear_line(run, lr):
+    with pytest.raises(RequestError, match=r"transfer\.source\.lr: got .*, expected a rate above 0"):
+        FineTuning(source={"dataset": "other", "lr": lr}).prepare(run, None)
 
 
 def test_more_blocks_than_there_are_is_one_clear_line(run):
