@@ -1,77 +1,25 @@
-"""Distillation: the papers' formulas, gradients to the student alone, cached as computed, teachers from everywhere."""
+"""Distillation: the papers' formulas, gradients to the student alone, answers cached as computed, what comes out."""
 
-import copy
 import itertools
-import math
 
 import numpy as np
 import pytest
 import torch
+from distillation_fakes import Brighter, Build, net, prepared, step, untrained
 from torch import nn
 from train.train_fakes import cnn, data, make_run, mlp, same, weights
 
-from bigopt.pipeline.build import Builder
-from bigopt.pipeline.notes import Collected
-from bigopt.pipeline.structure import save_structure
 from bigopt.train import Fitter
 from bigopt.vocabulary.batch import Batch, Output, Role
-from bigopt.vocabulary.data import Schema, TensorSplit
+from bigopt.vocabulary.data import TensorSplit
 from bigopt.vocabulary.errors import RequestError
-from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.part import Part
-from bigopt.vocabulary.run import recording
 from bigopt.vocabulary.task import Task
 from bigopt_plugins.transfer.distillation._attention import attention_loss, attention_map
 from bigopt_plugins.transfer.distillation._hints import Regressor, hint, hint_loss
 from bigopt_plugins.transfer.distillation._logits import by_validation, mixture
-from bigopt_plugins.transfer.distillation._pairs import chosen, middle
 from bigopt_plugins.transfer.distillation._relational import angle_loss, distance_loss
 from bigopt_plugins.transfer.distillation.plugin import Distillation
-
-
-def net(width: int = 4, classes: int = 3, seed: int = 0) -> Network:
-    torch.manual_seed(seed)
-    features = nn.Sequential(
-        nn.Conv2d(1, width, 3, padding=1),
-        nn.BatchNorm2d(width),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(width, 2 * width, 3, padding=1),
-        nn.ReLU(),
-    )
-    return Network(nn.Sequential(features, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, classes)))
-
-
-class Build:
-    """Hands out prepared models in turn, whatever is asked for."""
-
-    def __init__(self, *models):
-        self.prepared = list(models)
-        self.asked = []
-
-    def model(self, spec, _data):
-        self.asked.append(spec)
-        return copy.deepcopy(self.prepared[(len(self.asked) - 1) % len(self.prepared)])
-
-
-def untrained(_run, epochs=None, **_options):
-    raise AssertionError("nothing was to be trained")
-
-
-def prepared(run, part, *teachers):
-    run.build = Build(*teachers)
-    part.prepare(run, untrained)
-    part.modules(run)
-    return part
-
-
-def step(run, part, rows: int = 8):
-    """The loss terms of the first rows, as a fit asks for them."""
-    x, y = run.data.train.take(torch.arange(rows)), run.data.train.y[:rows]
-    batch = part.batch(run, Batch(x, y, torch.arange(rows)).from_(run.data.train))
-    with recording(run.model, part.taps(run)) as seen:
-        logits = run.model(batch.x)
-    return part.loss(run, batch, Output(logits, dict(seen)))
 
 
 @pytest.fixture
@@ -228,21 +176,6 @@ def test_unlabelled_rows_are_distilled_and_have_no_task_loss(run):
 # ---- the cache
 
 
-class Brighter(Part):
-    """Changes the batch, in a new tensor or in place."""
-
-    def __init__(self, inplace: bool) -> None:
-        self.inplace = inplace
-
-    def batch(self, run, batch):
-        return batch.with_(x=batch.x.clone().add_(0.1)) if not self.inplace else self._change(batch)
-
-    @staticmethod
-    def _change(batch):
-        batch.x.add_(0.1)
-        return batch
-
-
 def fitted(folder, cache: str, before: Part | None = None, after: Part | None = None):
     run = make_run(folder, net(), data(image=True), max_epochs=3)
     how = {"hints": 1.0, "attention": 1.0, "distance": 1.0}
@@ -282,220 +215,6 @@ def test_the_answers_are_of_one_split_and_of_what_fits(run, monkeypatch):
     for _ in range(2):
         assert step(run, part)["distillation"].item() == pytest.approx(first.item(), rel=1e-6) and kept.hits == 2
     assert part.batch(run, Batch(run.data.train.x[:4], None, torch.full((4,), -1))).fixed() is None
-
-
-# ---- layers
-
-
-def builder_net(name, size=8, **arguments):
-    schema = Schema("classification", "image", (1, size, size), 3)
-    fake = data(image=True)
-    fake.schema = schema
-    return Builder(0).model({"name": name, **arguments}, fake)
-
-
-@pytest.mark.parametrize(
-    ("student", "teacher", "expected"),
-    [
-        (
-            ("resnet", {"width": 4, "depth": (1, 1)}),
-            ("resnet", {"width": 8}),
-            [("net.stages.0", "net.stages.0", (8, 8)), ("net.stages", "net.stages.1", (4, 4))],
-        ),
-        (("mlp", {"hidden": (8,)}), ("resnet", {"width": 4}), [("net.head/input", "net.head/input", ())]),
-        (("resnet", {"width": 4}), ("mlp", {"hidden": (8,)}), [("net.head/input", "net.head/input", ())]),
-    ],
-    ids=["resnets", "mlp-resnet", "resnet-mlp"],
-)
-def test_default_pairs_of_built_in_nets(student, teacher, expected):
-    models = [builder_net(name, **arguments) for name, arguments in (student, teacher)]
-    found = chosen(*models, torch.rand(2, 1, 8, 8))
-    assert [(pair.student, pair.teacher, pair.grid) for pair in found] == expected
-    assert middle(found) == found[len(found) // 2 :][:1]
-
-
-def test_layers_by_pattern_and_what_is_wrong_with_them():
-    student, teacher, x = net(), net(6), torch.rand(2, 1, 6, 6)
-    found = chosen(student, teacher, x, ("0.2", "0.5"), ("net.0.2", "0.[5]"))
-    assert [(p.student, p.teacher, p.grid, p.channels) for p in found] == [
-        ("net.0.2", "net.0.2", (6, 6), 6),
-        ("net.0.5", "net.0.5", (3, 3), 12),
-    ]
-    for mine, theirs, problem in [
-        (("0.2",), (), "only one is set"),
-        (("0.9",), ("0.2",), "student_layers: '0.9' fits no layer; there are normalize, 0.0, 0.1"),
-        (("0.2", "0.5"), ("0.2",), "fit 2 layers"),
-        (("0.2",), ("2",), "expected two maps"),
-    ]:
-        with pytest.raises(RequestError, match=problem):
-            chosen(student, teacher, x, mine, theirs)
-
-
-def test_a_converted_student_keeps_the_terms_that_need_no_layers(run):
-    part = prepared(run, Distillation("fake", 0, hints=1.0, attention=1.0, distance=1.0), net(6, seed=3))
-    run.model = nn.Sequential(nn.Flatten(), nn.Linear(36, 3))
-    assert part.taps(run) == [] and part.modules(run) == {}
-    assert set(step(run, part)) == {"distillation", "task"}
-
-
-def test_a_pruned_student_gets_a_regressor_of_its_present_width(run):
-    part = prepared(run, Distillation("fake", 0, hints=1.0), net(6, seed=3))
-    run.model = net(3)
-    (regressor,) = part.modules(run).values()
-    assert tuple(regressor.layer.weight.shape) == (12, 6, 1, 1)
-    assert math.isfinite(step(run, part)["hints"].item())
-
-
-def test_fitnets_first_stage_trains_the_lower_layers_alone(run, tmp_path):
-    run.build = Build(net(6, seed=3))
-    before = weights(run.model)
-    part = Distillation("fake", 0, hint_epochs=2, student_layers=("0.2",), teacher_layers=("0.2",))
-    part.prepare(run, Fitter(tmp_path))
-    after = weights(run.model)
-    changed = {n for n in before if "running" not in n and "tracked" not in n and not torch.equal(before[n], after[n])}
-    assert changed == {"net.0.0.weight", "net.0.1.weight", "net.0.1.bias", "net.0.0.bias"} - (
-        {"net.0.0.bias"} if torch.equal(before["net.0.0.bias"], after["net.0.0.bias"]) else set()
-    )
-    assert run.history[0].name == "hints" and run.history[0].best_epoch == 2
-    assert run.history[0].epochs[1]["train/loss"] < run.history[0].epochs[0]["train/loss"]
-    assert part.taps(run) == []  # afterwards the answers alone
-
-
-# ---- teachers
-
-
-def test_teachers_are_trained_on_the_spot_with_the_recipe_and_weighted(run):
-    run.build, run.report = Build(net(6, seed=3), net(2, seed=5)), Collected()
-    calls = []
-
-    def fit(teacher, epochs=None, **options):
-        calls.append((epochs, options, [type(part) for part in teacher.parts]))
-        return type("H", (), {"best_epoch": 1, "epochs": [{}, {}]})
-
-    part = Distillation(["a", "b"], 2, teacher_lr=0.5, weighting="validation")
-    run.parts = [part, Brighter(False)]
-    part.prepare(run, fit)
-    assert calls == [
-        (2, {"name": "teacher", "share": True, "lr": 0.5}, [Brighter]),
-        (2, {"name": "teacher-2", "share": True, "lr": 0.5}, [Brighter]),
-    ]
-    answers = [model(run.data.val.x) for model in part._models]
-    assert part._shares == by_validation(answers, run.data.val.y, "classification")
-    rows = run.report.tables["teachers"]
-    assert [row["teacher"] for row in rows] == ["a", "b"] and [row["weight"] for row in rows] == part._shares
-    assert rows[0]["val/accuracy"] == pytest.approx((answers[0].argmax(1) == run.data.val.y).double().mean().item())
-    assert not part._models.training
-
-
-def test_born_again_teachers_have_the_students_architecture_and_start_differently(run):
-    run.settings.extra["model"] = {"name": "mlp", "hidden": (4,)}
-    run.build = Builder(0)
-    part = Distillation([None, None], 0)
-    part.prepare(run, untrained)
-    one, other = part._models
-    assert type(one.net).__name__ == "MLP" and one.net.body.fc1.weight.shape == (4, 36)
-    assert not torch.equal(one.net.body.fc1.weight, other.net.body.fc1.weight)
-    assert run.build.seed == 0
-
-
-def test_a_run_folder_and_an_onnx_file_answer_alike(run, tmp_path):
-    from bigopt.measure import export_onnx
-
-    run.build = Builder(0)
-    spec = {"name": "mlp", "hidden": (4,)}
-    model = run.build.model(spec, run.data).eval()
-    save_structure(model, spec, model.changes, tmp_path / "run")
-    export_onnx(model, run.data.train.x[:2], tmp_path / "run" / "teacher.onnx")
-    answers = {}
-    for name in ("run", "run/teacher.onnx"):
-        part = Distillation(str(tmp_path / name))
-        part.prepare(run, untrained)
-        answers[name] = part._targets(run, run.data.train.x)["logits"]
-    assert answers["run"] == pytest.approx(model(run.data.train.x).detach(), abs=1e-6)
-    assert answers["run/teacher.onnx"] == pytest.approx(answers["run"], abs=1e-5)
-    history = Fitter(tmp_path)(run, 1, parts=[part])
-    assert history.epochs[0]["train/distillation"] > 0
-    with pytest.raises(RequestError, match="an ONNX file only gives answers"):
-        Distillation(str(tmp_path / "run/teacher.onnx"), hints=1.0).prepare(run, untrained)
-    with pytest.raises(RequestError, match="cannot be trained"):
-        Distillation(str(tmp_path / "run/teacher.onnx"), 1).prepare(run, untrained)
-
-
-def test_a_folder_of_transformers_answers_in_the_data_s_order_behind_its_own_normalisation(run, tmp_path):
-    import json
-
-    run.build, run.report = Builder(0), Collected()
-    run.data.schema = Schema("classification", "image", (1, 6, 6), 3, ("cat", "dog", "owl"))
-    config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    made = run.build.model({"name": "hf_vision", "config": config}, run.data).net.eval()
-    made.config.id2label = {0: "owl", 1: "cat", 2: "dog"}
-    made.save_pretrained(tmp_path)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"image_mean": [0.5], "image_std": [0.25]}))
-    part = Distillation(str(tmp_path))
-    part.prepare(run, untrained)
-    x = run.data.train.x
-    with torch.no_grad():
-        expected = made((x - 0.5) / 0.25).logits[:, [1, 2, 0]]
-    assert part._targets(run, x)["logits"] == pytest.approx(expected, abs=1e-5)
-    assert any("brought into the data's order" in note for note in run.report.notes)
-    run.data.schema = Schema("classification", "image", (1, 6, 6), 5)
-    with pytest.raises(RequestError, match="tells 3 classes apart, the data have 5"):
-        Distillation(str(tmp_path)).prepare(run, untrained)
-    run.data.schema = Schema("classification", "tabular", (36,), 3)
-    with pytest.raises(RequestError, match="for images or texts"):
-        Distillation(str(tmp_path)).prepare(run, untrained)
-
-
-@pytest.mark.parametrize("layers", [False, True], ids=["answers", "layers"])
-def test_a_tracked_model_is_its_onnx_flavour_or_its_weights(run, tmp_path, monkeypatch, layers):
-    from bigopt.measure import export_onnx
-
-    run.build = Builder(0)
-    spec = {"name": "mlp", "hidden": (4,)}
-    model = run.build.model(spec, run.data).eval()
-    asked = []
-
-    def fetch_onnx(uri, into, store):
-        asked.append(("onnx", uri, store))
-        export_onnx(model, run.data.train.x[:2], into / "model.onnx")
-        return into / "model.onnx"
-
-    def fetch(uri, into, store):
-        asked.append(("weights", uri, store))
-        save_structure(model, spec, model.changes, into)
-        return into
-
-    monkeypatch.setattr("bigopt.tracking.fetch.fetch_onnx", fetch_onnx)
-    monkeypatch.setattr("bigopt.pipeline.remote.fetch", fetch)
-    part = Distillation("models:/net/1", distance=1.0 if layers else 0.0)
-    part.prepare(run, untrained)
-    assert asked == [("weights" if layers else "onnx", "models:/net/1", None)]
-    x = run.data.train.x
-    assert part._targets(run, x)["logits"] == pytest.approx(model(x).detach(), abs=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("teacher", "problem"),
-    [
-        ("./nothing", "expected a model plugin's name"),
-        ("./nothing.onnx", "No such file"),
-        ("https://host/net.onnx", "nothing is loaded from a URL"),
-    ],
-    ids=["folder", "file", "url"],
-)
-def test_teachers_that_cannot_be_had_are_one_clear_line(run, teacher, problem):
-    with pytest.raises(RequestError, match=problem):
-        Distillation(teacher).prepare(run, untrained)
-
-
-def test_teachers_for_other_classes_or_other_inputs_are_one_clear_line(run):
-    for other, problem in (
-        (net(classes=5), r"answers \[5\] numbers a sample, the data have 3"),
-        (mlp(), "cannot take"),
-    ):
-        run.build = Build(other)
-        with pytest.raises(RequestError, match=problem):
-            Distillation("fake", 0).prepare(run, untrained)
 
 
 # ---- what comes out
