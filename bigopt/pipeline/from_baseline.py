@@ -23,5 +23,6 @@ class FromBaseline(Part):
         teacher = run.baseline
         assert teacher is not None
         answers = run.answers.get(batch, lambda x: {"logits": answer(teacher, x)})["logits"]
-        weights = {"alpha": self.alpha, "temperature": self.temperature}
-        return run.task.taught(batch, output.logits, answers, **weights, name="baseline_teacher")
+        return run.task.taught(
+            batch, output.logits, answers, alpha=self.alpha, temperature=self.temperature, name="baseline_teacher"
+        )

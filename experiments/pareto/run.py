@@ -15,14 +15,16 @@ import argparse
 import itertools
 import json
 import math
-import shutil
 import statistics
-import tempfile
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent))
+from command import report_of  # noqa: E402
+
 GRID: dict[str, list[Any]] = {
     "width": [8, 12, 16, 24, 32],
     "ratio": [0.0, 0.25, 0.375, 0.5, 0.625, 0.75],
@@ -55,8 +57,6 @@ def points(dataset: str) -> dict[tuple[Any, ...], dict[str, float]]:
 
 def record(dataset: str) -> None:
     """Runs every point that is not there yet."""
-    from bigopt.cli.main import main as bigopt
-
     known = points(dataset)
     cache = Path(".bigopt/pareto").resolve()
     for point in itertools.product(*GRID.values()):
@@ -85,10 +85,7 @@ def record(dataset: str) -> None:
         if bits < 8:
             words += ["compression.quantization.mode=qat", "compression.quantization.recover.epochs=3"]
             words += ["compression.quantization.activation_bits=8"]
-        folder = Path(tempfile.mkdtemp(prefix="bigopt-pareto-"))
-        if bigopt([*words, f"hydra.run.dir={folder}"]):
-            raise SystemExit(f"{point}: failed")
-        last = json.loads((folder / "report.json").read_text())["stages"][-1]
+        last = report_of(words)["stages"][-1]
         found = {
             "point": point,
             "accuracy": last["metrics"]["val/accuracy"],
@@ -99,7 +96,6 @@ def record(dataset: str) -> None:
         with path(dataset).open("a") as out:
             out.write(json.dumps(found) + "\n")
         print(found, flush=True)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def values(table: dict[tuple[Any, ...], dict[str, float]]) -> dict[tuple[Any, ...], tuple[float, float, float]]:

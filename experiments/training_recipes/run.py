@@ -8,8 +8,6 @@ Results go to results.json (one entry a recipe, variant and seed) and table.md b
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,13 +16,16 @@ from bigopt.report.interval import shown_interval
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from command import report_of  # noqa: E402
+from command import Variants, Words, compare, complete, report_of  # noqa: E402
 
 SEEDS = (0, 1, 2)
-VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "crop_flip_scale": {"with": (), "without": ("augment=none",)},
-    "sgd_decay": {"with": (), "without": ("scheduler=constant",)},
-    "batch_norm": {"with": (), "without": ("norm=remove", "compression=[channel_pruning]")},
+VARIANTS: Variants = {
+    recipe: {"with": (f"experiment={recipe}",), "without": (f"experiment={recipe}", *words)}
+    for recipe, words in {
+        "crop_flip_scale": ("augment=none",),
+        "sgd_decay": ("scheduler=constant",),
+        "batch_norm": ("norm=remove", "compression=[channel_pruning]"),
+    }.items()
 }
 """What each recipe is beside: further words of its command."""
 
@@ -35,10 +36,9 @@ ROWS = {
 }
 
 
-def run(recipe: str, words: tuple[str, ...], seed: int) -> dict[str, Any]:
+def run(words: Words, seed: int) -> dict[str, Any]:
     """One command: of each stage the validation accuracy, and its mean over corruptions."""
-    command = [f"experiment={recipe}", f"seed={seed}", "evaluate=robustness", *words]
-    report = report_of([*command, "measure=quick", "tracking=none", "cache=off"])
+    report = report_of([*words, f"seed={seed}", "evaluate=robustness", "measure=quick", "tracking=none", "cache=off"])
     return {
         row["name"]: {"accuracy": row["metrics"]["val/accuracy"], "corrupted": row["values"]["robustness"]["mean"]}
         for row in report["stages"]
@@ -52,8 +52,7 @@ def table(results: dict[str, Any]) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for recipe in VARIANTS:
-        runs = {variant: results.get(recipe, {}).get(variant, {}) for variant in VARIANTS[recipe]}
-        seeds = [seed for seed in map(str, SEEDS) if all(seed in one for one in runs.values())]
+        runs, seeds = complete(results, VARIANTS, recipe, SEEDS)
         for row, what in ROWS.items():
             if not seeds or row not in runs["with"][seeds[0]]:
                 continue
@@ -67,23 +66,5 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--table", action="store_true")
-    only_table = parser.parse_args().table
-    file = HERE / "results.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for seed in () if only_table else SEEDS:
-        for recipe, variants in VARIANTS.items():
-            for variant, words in variants.items():
-                known = results.setdefault(recipe, {}).setdefault(variant, {})
-                if str(seed) not in known:
-                    known[str(seed)] = run(recipe, words, seed)
-                    print(recipe, variant, seed, json.dumps(known[str(seed)]), flush=True)
-                    file.write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "table.md").write_text(table(results))
-    print(table(results))
-
-
 if __name__ == "__main__":
-    main()
+    compare(__doc__, HERE, VARIANTS, SEEDS, run, table)

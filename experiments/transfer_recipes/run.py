@@ -9,8 +9,6 @@ entry a recipe, variant and seed) and table.md beside this file.
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from bigopt.report.interval import shown_interval
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
-from command import report_of  # noqa: E402
+from command import Variants, Words, compare, complete, report_of  # noqa: E402
 
 SEEDS = (0, 1, 2)
 SCRATCH = (
@@ -30,7 +28,7 @@ SCRATCH = (
     "trainer.batch_size=64",
 )
 """The recipes' data and batches without their transfer; the words of each recipe's model and training are added."""
-VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
+VARIANTS: Variants = {
     "vgg_conv5_concat": {
         "the recipe": ("experiment=vgg_conv5_concat",),
         "conv5_3 alone": ("experiment=vgg_conv5_concat", "transfer.layers=[features.relu5_3]"),
@@ -49,7 +47,7 @@ VARIANTS: dict[str, dict[str, tuple[str, ...]]] = {
 """What each recipe is beside; the last one is what all are compared with."""
 
 
-def run(words: tuple[str, ...], seed: int) -> dict[str, float]:
+def run(words: Words, seed: int) -> dict[str, float]:
     """One command: validation and test accuracy, and the seconds of an epoch."""
     cache = Path(".bigopt/transfer_recipes").resolve()
     report = report_of([*words, f"seed={seed}", "measure=quick", "tracking=none", f"cache={cache}"])
@@ -68,9 +66,8 @@ def table(results: dict[str, Any]) -> str:
         "| recipe | trained | test accuracy, % | against from scratch, points | fastest epoch, s |",
         "|---|---|---|---|---|",
     ]
-    for recipe, variants in VARIANTS.items():
-        known = {variant: results.get(recipe, {}).get(variant, {}) for variant in variants}
-        seeds = [seed for seed in map(str, SEEDS) if all(seed in one for one in known.values())]
+    for recipe in VARIANTS:
+        known, seeds = complete(results, VARIANTS, recipe, SEEDS)
         if not seeds:
             continue
         base = [known["from scratch"][seed]["test"] for seed in seeds]
@@ -83,23 +80,5 @@ def table(results: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--table", action="store_true")
-    only_table = parser.parse_args().table
-    file = HERE / "results.json"
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    for seed in () if only_table else SEEDS:
-        for recipe, variants in VARIANTS.items():
-            for variant, words in variants.items():
-                known = results.setdefault(recipe, {}).setdefault(variant, {})
-                if str(seed) not in known:
-                    known[str(seed)] = run(words, seed)
-                    print(recipe, variant, seed, json.dumps(known[str(seed)]), flush=True)
-                    file.write_text(json.dumps(results, indent=1) + "\n")
-    (HERE / "table.md").write_text(table(results))
-    print(table(results))
-
-
 if __name__ == "__main__":
-    main()
+    compare(__doc__, HERE, VARIANTS, SEEDS, run, table)

@@ -155,8 +155,9 @@ class Distillation(Part):
         kept: Answers = self._state["answers"]
         auto = self.cache == "auto"
         targets = kept.get(batch, lambda x: self._targets(run, x)) if auto else self._targets(run, batch.x)
-        weights = {"alpha": self.alpha, "temperature": self.temperature}
-        terms = run.task.taught(batch, output.logits, targets["logits"], **weights, name="distillation")
+        terms = run.task.taught(
+            batch, output.logits, targets["logits"], alpha=self.alpha, temperature=self.temperature, name="distillation"
+        )
         for one in self._alive(run):
             share = self._shares[one.number]
             for name, term in one.loss(self._weights, output.taps, targets, self._state["regressors"]).items():
