@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from fnmatch import fnmatch
+
+from bigopt.vocabulary.patterns import fits
 
 FLOAT = 32
 """Bits that an operand counts with unless it is known to be narrower."""
@@ -86,7 +87,7 @@ def width_of_range(arguments: Sequence[object]) -> int | None:
 def _widths(layer: Layer, bits: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
     if layer.name in bits:
         return bits[layer.name]
-    matches = (width for pattern, width in bits.items() if fnmatch(layer.name, pattern))
+    matches = (width for pattern, width in bits.items() if fits(layer.name, [pattern]))
     return next(matches, (layer.weight_bits, layer.activation_bits))
 
 

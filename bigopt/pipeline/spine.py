@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bigopt.pipeline.driver import compress, frozen_copy, recovery_lr, recovery_parts, step_epochs
+from bigopt.pipeline.names import check_ignored
 from bigopt.pipeline.rank import ranks
 from bigopt.pipeline.session import Session
 from bigopt.vocabulary.part import Part
@@ -48,6 +49,7 @@ def execute(
         run, fit = session.run, session.fit
         for part in run.parts:
             part.prepare(run, fit)
+        check_ignored(run.model, [(name, options) for name, _, _, options in session.steps])
         start = time.perf_counter()
         fit(run, name="baseline", share=True)
         for part in run.parts:

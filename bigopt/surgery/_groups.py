@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from bigopt.surgery._layout import Layout
 from bigopt.surgery._trial import failing
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
+from bigopt.vocabulary.patterns import fits
 
 PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Linear)
 
@@ -130,7 +130,7 @@ class Groups:
 
     def _collect(self) -> Iterator[ChannelGroup]:
         keep = {last_layer(self.model, self.example)}
-        keep |= {name for name in self._names.values() if any(fnmatch(name, pattern) for pattern in self.ignore)}
+        keep |= {name for name in self._names.values() if fits(name, self.ignore)}
         visited: set[str] = set()
         for root, module in self.model.named_modules():
             if not isinstance(module, PRUNABLE) or root in visited or module not in self._graph.module2node:

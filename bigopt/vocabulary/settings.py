@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.patterns import fits
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ class Recover:
     epochs: int | None = None
     lr: float | None = None
     teacher: Literal["baseline"] | None = None
-    temperature: float = 4.0
+    temperature: float = 2.0
     alpha: float = 0.7
 
 
@@ -166,7 +167,7 @@ class StepOptions:
         schedule: how a step with a strength gets there.
         max_drop: largest allowed drop of the objective on validation (in the metric's own unit); the strength is then
             found by bisection. Null for none.
-        ignore: name patterns of modules that are left alone.
+        ignore: name patterns of modules that are left alone, such as ``stem`` or ``stages.2.*``.
         strict: fail where a layer cannot be handled, instead of naming it and going on.
         sensitivity: first try every layer at every strength on its own, without training; the drops go to the table
             and the picture ``sensitivity_<step>``.
@@ -179,6 +180,10 @@ class StepOptions:
     ignore: tuple[str, ...] = ()
     strict: bool = False
     sensitivity: bool = False
+
+    def ignores(self, name: str) -> bool:
+        """Whether the step was told to leave this module alone."""
+        return fits(name, self.ignore)
 
 
 @dataclass(frozen=True)

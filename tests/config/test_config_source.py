@@ -71,7 +71,7 @@ def test_a_step_has_its_options(composed):
     assert list(cfg.compression) == ["channel_pruning", "quantization"]
     assert cfg.compression.channel_pruning.ratio == 0.7
     assert cfg.compression.channel_pruning.recover == {
-        "epochs": 2, "lr": None, "teacher": None, "temperature": 4.0, "alpha": 0.7,
+        "epochs": 2, "lr": None, "teacher": None, "temperature": 2.0, "alpha": 0.7,
     }  # fmt: skip
     assert cfg.compression.quantization.ignore == ["head"]
     assert {field.name for field in fields(StepOptions)} <= set(cfg.compression.quantization)

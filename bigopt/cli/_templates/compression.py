@@ -7,7 +7,6 @@ The core's driver makes one-shot, iterative and gradual schedules, the sensitivi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from typing import Any, ClassVar
 
 import torch
@@ -57,8 +56,7 @@ class MyPlugin(Part):
         return [
             name
             for name, module in run.model.named_modules()
-            if isinstance(module, nn.Linear | nn.Conv2d)
-            and not any(fnmatch(name, pattern) for pattern in run.options.ignore)
+            if isinstance(module, nn.Linear | nn.Conv2d) and not run.options.ignores(name)
         ]
 
     def apply(self, run: Run, strength: float, only: str | None = None) -> None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.run import Run
-from bigopt_plugins.compression._weights import ignored, tell_left
+from bigopt_plugins.compression._weights import tell_left
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
 """Layers whose weight a method may recompute; exact types, since a subclass may compute something else."""
@@ -25,7 +25,7 @@ def weighted_layers(run: Run) -> dict[str, nn.Module]:
     found: dict[str, nn.Module] = {}
     left: dict[str, str] = {}
     for name, layer in run.model.named_modules():
-        if not isinstance(layer, WEIGHTED) or ignored(name, run):
+        if not isinstance(layer, WEIGHTED) or run.options.ignores(name):
             continue
         reason = hindrance(run.model, layer)
         if reason is None:

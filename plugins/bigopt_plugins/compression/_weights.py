@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from fnmatch import fnmatch
 from typing import Any
 
 from torch import nn
@@ -27,11 +26,6 @@ def network(run: Run, plugin: str) -> Network:
     return run.model
 
 
-def ignored(name: str, run: Run) -> bool:
-    """Whether the step was told to leave this module alone."""
-    return any(fnmatch(name, pattern) for pattern in run.options.ignore)
-
-
 def weighted(run: Run, kinds: tuple[type[nn.Module], ...]) -> tuple[dict[str, Any], dict[str, str]]:
     """Layers of these kinds by name, each weight once, and the other modules with weights, with the reason.
 
@@ -42,7 +36,7 @@ def weighted(run: Run, kinds: tuple[type[nn.Module], ...]) -> tuple[dict[str, An
     seen: set[int] = set()
     for name, module in run.model.named_modules():
         own = {leaf: p for leaf, p in module.named_parameters(recurse=False) if p.ndim > 1}
-        if not own or ignored(name, run):
+        if not own or run.options.ignores(name):
             continue
         if not isinstance(module, kinds) or set(own) != {"weight"}:
             left[name] = f"{', '.join(own)} of {type(module).__name__} is no weight that the method knows"

@@ -24,7 +24,7 @@ from bigopt_plugins.compression._factors import (
     size_of,
     swap,
 )
-from bigopt_plugins.compression._weights import ignored, network, tell_left
+from bigopt_plugins.compression._weights import network, tell_left
 
 DECOMPOSED = (nn.Linear, nn.Conv2d)
 """Exact types: a subclass may use its weight in another way."""
@@ -142,7 +142,7 @@ class LowRank(Part):
         names: list[str] = []
         left: dict[str, str] = {}
         for name, module in model.named_modules():
-            if isinstance(parent(model, name), Pair) or name == logits or ignored(name, run):
+            if isinstance(parent(model, name), Pair) or name == logits or run.options.ignores(name):
                 continue
             if isinstance(module, Pair):
                 names.append(name)

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.patterns import SHOWN
 from bigopt.vocabulary.run import recording
 
 Head = Literal["linear", "mlp", "conv"]
-
-SHOWN = 20
-"""Names of layers that a message lists."""
 
 
 class Concatenated(nn.Module):

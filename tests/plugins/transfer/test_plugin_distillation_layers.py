@@ -57,7 +57,7 @@ def test_layers_by_pattern_and_what_is_wrong_with_them():
     ]
     for mine, theirs, problem in [
         (("0.2",), (), "only one is set"),
-        (("0.9",), ("0.2",), "student_layers: '0.9' fits no layer; there are normalize, 0.0, 0.1"),
+        (("0.9",), ("0.2",), "student_layers: '0.9' fits no layer; near: 0.5, 0.4, 0.3"),
         (("0.2", "0.5"), ("0.2",), "fit 2 layers"),
         (("0.2",), ("2",), "expected two maps"),
     ]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from fnmatch import fnmatch
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+
+from bigopt.vocabulary.patterns import fits
 
 NAMES = re.compile(r"relu|gelu|silu|swish", re.IGNORECASE)
 """Of classes and functions; transformers and timm have activations of their own under such names."""
@@ -18,11 +19,7 @@ NAMES = re.compile(r"relu|gelu|silu|swish", re.IGNORECASE)
 
 def activations(model: nn.Module, ignore: Sequence[str] = ()) -> dict[str, nn.Module]:
     """Modules without parameters that are a ReLU, GELU or SiLU, or a variant, by name."""
-    return {
-        name: module
-        for name, module in model.named_modules()
-        if is_activation(module) and not any(fnmatch(name, pattern) for pattern in ignore)
-    }
+    return {name: module for name, module in model.named_modules() if is_activation(module) and not fits(name, ignore)}
 
 
 def is_activation(module: nn.Module) -> bool:

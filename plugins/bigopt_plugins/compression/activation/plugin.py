@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from fnmatch import fnmatch
 from typing import Any, ClassVar, Literal
 
 from torch import nn
@@ -12,6 +11,7 @@ from torch import nn
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.part import Fit, Part
+from bigopt.vocabulary.patterns import fits
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.compression._layers import swap
 from bigopt_plugins.compression._weights import network, tell_left
@@ -105,11 +105,11 @@ class Activation(Part):
         """
         model = network(run, "activation")
         found = activations(model, run.options.ignore)
-        chosen = {name: module for name, module in found.items() if any(fnmatch(name, p) for p in self.where)}
+        chosen = {name: module for name, module in found.items() if fits(name, self.where)}
         seen = ranges(run, chosen, self.samples)
         left = {name: "it never runs" for name in chosen if name not in seen}
         for name, calls in functional(model, run.data.train.take(_first())).items():
-            if any(fnmatch(name, p) for p in self.where) and not any(fnmatch(name, p) for p in run.options.ignore):
+            if fits(name, self.where) and not run.options.ignores(name):
                 left[name] = f"its forward pass calls {calls} as a function; make it a module to have it replaced"
         tell_left(run, left)
         if not seen:

@@ -12,7 +12,7 @@ from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.run import Run, recording
 from bigopt_plugins.compression._layers import WEIGHTED, hindrance, weight_of
-from bigopt_plugins.compression._weights import ignored, tell_left
+from bigopt_plugins.compression._weights import tell_left
 
 HARMLESS = (*WEIGHTED, nn.BatchNorm1d, nn.BatchNorm2d, nn.PReLU)
 """Modules that treat each channel on its own, or mix channels by weights that a gate can take away."""
@@ -101,7 +101,7 @@ def find_features(run: Run, model: nn.Module, found: list[Units]) -> list[Units]
     first = next(iter(seen)).removesuffix("/input")
     features = []
     for name, layer in _weighted(model):
-        if type(layer) is not nn.Linear or hindrance(model, layer) is not None or ignored(name, run):
+        if type(layer) is not nn.Linear or hindrance(model, layer) is not None or run.options.ignores(name):
             continue
         behind = [units.reads[name][1] for units in found if name in units.reads]
         flattened = any(len(each) > len(set(each)) for each in behind)

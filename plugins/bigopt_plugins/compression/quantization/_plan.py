@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 
 from torch import nn
 
+from bigopt.vocabulary.patterns import fits
 from bigopt_plugins.compression.quantization._calls import Call
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -87,7 +87,7 @@ def make_plan(model: nn.Module, calls: Sequence[Call], output: int, ignore: Sequ
     graph = _Graph(calls, output, modules)
     for position, call in enumerate(calls):
         name = graph.layer(position)
-        if name is None or any(fnmatch(name, pattern) for pattern in ignore):
+        if name is None or fits(name, ignore):
             continue
         norm = graph.norm(position)
         source = graph.origin(call.sources[0]) if call.sources and call.op != "embedding" else None
@@ -207,7 +207,7 @@ def _left(model: nn.Module, plan: Plan, ignore: Sequence[str], refused: Counter[
         matrices = [leaf for leaf, p in module.named_parameters(recurse=False) if p.ndim > 1]
         if not matrices or name in plan.layers:
             continue
-        if any(fnmatch(name, pattern) for pattern in ignore):
+        if fits(name, ignore):
             left[name] = "it matches ignore"
         elif isinstance(module, tuple(KINDS.values())):
             left[name] = (

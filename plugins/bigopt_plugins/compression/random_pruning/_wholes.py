@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from bigopt.surgery import Groups
 from bigopt.train.modes import evaluating
 from bigopt.vocabulary.network import Network
+from bigopt.vocabulary.patterns import fits
 from bigopt_plugins.compression.random_pruning._leaving import Whole, joins, leave_out
 
 WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
@@ -69,7 +69,7 @@ def bypass(model: Network, example: Tensor, patterns: Sequence[str]) -> list[Who
     """Modules of these names that can be passed by because they keep their input's shape."""
     with evaluating(model), torch.no_grad():
         calls = _record(model, example)
-        names = [n for n, call in calls.items() if call.same_shape and any(fnmatch(n, p) for p in patterns)]
+        names = [n for n, call in calls.items() if call.same_shape and fits(n, patterns)]
         return [whole for name in names if (whole := _block(model, example, name, same=False)) is not None]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from fnmatch import fnmatch
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -15,9 +14,10 @@ from bigopt.train.modes import evaluating
 from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.part import Fit, Part
+from bigopt.vocabulary.patterns import fits, unknown
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.compression._held import KeepZeros, callbacks, hold, release
-from bigopt_plugins.compression._weights import ignored, network, tell_left
+from bigopt_plugins.compression._weights import network, tell_left
 from bigopt_plugins.compression.random_pruning._acting import kept_units, kept_wholes, remove_whole
 from bigopt_plugins.compression.random_pruning._leaving import Whole, leave_out
 from bigopt_plugins.compression.random_pruning._units import Progress, alive, choose, sort_of, tied_by_norm
@@ -111,6 +111,12 @@ class RandomPruning(Part):
         if self.target == "modules":
             return [whole.name for whole in self._wholes(run, model)[0]]
         return [group.name for group in self._groups(run, model)[1]]
+
+    def prepare(self, run: Run, fit: Fit) -> None:
+        """Refuses candidates that are no modules of the model."""
+        names = [name for name, _ in network(run, "random_pruning").named_modules()]
+        if problems := unknown("candidates", self.candidates, names):
+            raise RequestError(problems)
 
     def apply(self, run: Run, strength: float, only: str | None = None) -> None:
         """Takes this share of what is left; a single named module goes as soon as there is any strength.
@@ -210,7 +216,7 @@ class RandomPruning(Part):
         found = find_wholes(model, example, Groups(model, _example(run, 2)))
         left: dict[str, str] = {}
         if self.candidates:
-            found = [w for w in found if any(fnmatch(w.name, pattern) for pattern in self.candidates)]
+            found = [w for w in found if fits(w.name, self.candidates)]
             known = {whole.name for whole in found}
             passed = [w for w in bypass(model, example, self.candidates) if w.name not in known]
             if self.mode == "remove":
@@ -218,7 +224,7 @@ class RandomPruning(Part):
                 found = sorted([*found, *passed], key=lambda whole: order[whole.name])
             else:
                 left = {w.name: "with zero weights it cuts the net through; mode=remove passes it by" for w in passed}
-        return [whole for whole in found if not ignored(whole.name, run)], left
+        return [whole for whole in found if not run.options.ignores(whole.name)], left
 
     @staticmethod
     def replay(model: nn.Module, entry: Any) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from typing import Literal
 
 from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.patterns import fits
 from bigopt_plugins.compression._channels import Units
 
 ACTIONS = ("keep", "remove", "ratio", "together")
@@ -18,7 +18,7 @@ class Rule:
     """One thing that is known beforehand.
 
     Args:
-        match: pattern of layer names, such as ``net.stages.2.*``.
+        match: pattern of layer names, such as ``stages.2.*``.
         action: ``keep`` leaves the layers out; ``remove`` takes the matched branches out, or the matched layers'
             ``units``; ``ratio`` removes this share of the matched layers' units, the weakest after the training with
             the penalty; ``together`` makes unit u of all matched layers one group, which goes or stays as a whole.
@@ -48,7 +48,7 @@ class Rule:
 
     def hits(self, names: Iterable[str]) -> bool:
         """Whether one of the names matches."""
-        return any(fnmatch(name, self.match) for name in names)
+        return any(fits(name, [self.match]) for name in names)
 
 
 def names_of(units: Units) -> tuple[str, ...]:

@@ -12,7 +12,6 @@ from bigopt.surgery import Groups
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.run import Run
 from bigopt_plugins.compression._channels import Units, find_units, layers_of, norms_behind
-from bigopt_plugins.compression._weights import ignored
 from bigopt_plugins.compression.structured_sparsity._branches import Branch, find_branches
 from bigopt_plugins.compression.structured_sparsity._penalty import Branches, Channels, Family, Filters, Norms, Shapes
 from bigopt_plugins.compression.structured_sparsity._rules import Rule, bundles, kept, names_of
@@ -62,13 +61,15 @@ class View:
             name: layer
             for name, layer in layers_of(model)
             if isinstance(layer, nn.Conv2d) and layer.weight[0, 0].numel() > 1
-            if not ignored(name, run) and not kept(rules, [name])
+            if not run.options.ignores(name) and not kept(rules, [name])
         }
         wanted = "depth" in kinds or any(rule.action == "remove" and not rule.units for rule in rules)
         branches = [
             branch
             for branch in (find_branches(model, example) if wanted else [])
-            if not any(ignored(name, run) or kept(rules, [name]) for name in (branch.name, *branch.layers(model)))
+            if not any(
+                run.options.ignores(name) or kept(rules, [name]) for name in (branch.name, *branch.layers(model))
+            )
         ]
         return cls(
             groups=groups,

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
 
 from bigopt.train.modes import evaluating
 from bigopt.vocabulary.errors import RequestError
+from bigopt.vocabulary.patterns import SHOWN, fits, unknown
 from bigopt.vocabulary.run import INPUT, recording
 from bigopt_plugins.transfer._layers import head_name
 
 Shape = tuple[int, ...]
-
-SHOWN = 24
-"""Names of layers that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -149,15 +146,8 @@ def _pair(student: str, given: Shape, teacher: str, taught: Shape) -> Pair:
 
 
 def _matching(argument: str, patterns: Sequence[str], found: dict[str, Shape]) -> list[str]:
-    """Names that fit, pattern by pattern; a name may be given without the network's own ``net.``."""
-    names: list[str] = []
-    for pattern in patterns:
-        fits = [n for n in found if fnmatchcase(n, pattern) or fnmatchcase(n, f"net.{pattern}")]
-        if not fits:
-            raise RequestError(
-                f"transfer.{argument}: {pattern!r} fits no layer; there are "
-                + ", ".join(name.removeprefix("net.") for name in list(found)[:SHOWN])
-                + (", …" if len(found) > SHOWN else "")
-            )
-        names += [name for name in fits if name not in names]
-    return names
+    """Names that fit, pattern by pattern."""
+    problems = unknown(f"transfer.{argument}", patterns, list(found), "layer")
+    if problems:
+        raise RequestError(problems)
+    return list(dict.fromkeys(name for pattern in patterns for name in found if fits(name, [pattern])))

@@ -61,7 +61,7 @@ class Distillation(Part):
         self,
         teacher: str | Mapping[str, Any] | list[Any] | None = None,
         teacher_epochs: int | None = None,
-        temperature: float = 4.0,
+        temperature: float = 2.0,
         alpha: float = 0.7,
         teacher_lr: float | None = None,
         teacher_recipe: bool = True,
