@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bigopt.pipeline.structure import WEIGHTS
+from bigopt.store.quiet import quiet_transformers
 from bigopt.vocabulary.errors import RequestError
 
 
@@ -34,7 +33,7 @@ def transformers_state(net: nn.Module, folder: Path) -> dict[str, Tensor]:
     if not isinstance(net, PreTrainedModel):
         return {f"net.{name}": tensor for name, tensor in given.items()}
     kind: Any = type(net)
-    with _quiet():
+    with quiet_transformers():
         made, found = kind.from_pretrained(
             None,
             config=copy.deepcopy(net.config),
@@ -48,22 +47,6 @@ def transformers_state(net: nn.Module, folder: Path) -> dict[str, Tensor]:
     encoder = net.base_model_prefix + "."
     state |= {name: given[name] for name in found["unexpected_keys"] if name in given and name.startswith(encoder)}
     return {f"net.{name}": tensor for name, tensor in state.items()}
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the library's progress bars and reports out of the log; differences are reported by the caller."""
-    from transformers.utils import logging as talk
-
-    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity_error()
-    talk.disable_progress_bar()
-    try:
-        yield
-    finally:
-        talk.set_verbosity(level)
-        if bars:
-            talk.enable_progress_bar()
 
 
 def _shards(folder: Path) -> dict[str, Tensor]:

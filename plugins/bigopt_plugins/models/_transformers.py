@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bigopt.store.quiet import quiet_transformers
 from bigopt.vocabulary.errors import RequestError
 from bigopt_plugins.models._common import choice, refuse
 
@@ -73,9 +73,9 @@ def from_folder(family: str, folder: str, num_labels: int) -> nn.Module:
         )
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        with quiet():
+        with quiet_transformers():
             config = transformers.AutoConfig.from_pretrained(path, num_labels=num_labels, **options)
-        with quiet():
+        with quiet_transformers():
             made, found = getattr(transformers, family).from_pretrained(
                 path,
                 config=config,
@@ -90,22 +90,6 @@ def from_folder(family: str, folder: str, num_labels: int) -> nn.Module:
     _check_loaded(made, found, folder)
     trained: nn.Module = made.train()
     return trained
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps transformers' progress bars and loading reports out; what matters of them is said in one line instead."""
-    from transformers.utils import logging as talk
-
-    level, bars = talk.get_verbosity(), talk.is_progress_bar_enabled()
-    talk.set_verbosity_error()
-    talk.disable_progress_bar()
-    try:
-        yield
-    finally:
-        talk.set_verbosity(level)
-        if bars:
-            talk.enable_progress_bar()
 
 
 def try_out(model: nn.Module, example: Tensor, what: str) -> None:
