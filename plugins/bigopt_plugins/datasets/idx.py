@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bigopt.data import assemble, split_indices, subset
 from bigopt.data.files import data_folders, need_folder
@@ -57,23 +57,8 @@ def fashion_mnist(
     folder = _find(
         root, "fashion-mnist", "FashionMNIST", "install Debian's package (apt-get install dataset-fashion-mnist)"
     )
-    chosen = check_classes(classes, 10)
-    train, test = (select_classes(split, chosen, 10) for split in _read_pool(folder))
-    names = tuple(_CLOTHES[label] for label in chosen)
-    schema = Schema("classification", "image", tuple(train.x.shape[1:]), len(names), names, flips=True)
-    trained, validation = _hold_out(train, val, seed)
-    return assemble(
-        "fashion_mnist",
-        schema,
-        trained,
-        validation,
-        test,
-        seed=seed,
-        labels_per_class=labels_per_class,
-        unlabelled=unlabelled,
-        limit=limit,
-        arguments={"val": val} | ({} if classes is None else {"classes": chosen}),
-    )
+    kept = {"labels_per_class": labels_per_class, "unlabelled": unlabelled, "limit": limit}
+    return _official("fashion_mnist", folder, _CLOTHES, True, classes, val, seed, kept)
 
 
 def mnist(
@@ -104,23 +89,39 @@ def mnist(
     folder = _find(
         root, "mnist", "MNIST", "download its four IDX files (5,000 of its images come with dataset=mnist5k)"
     )
+    kept = {"labels_per_class": labels_per_class, "unlabelled": unlabelled, "limit": limit}
+    return _official("mnist", folder, tuple(map(str, range(10))), False, classes, val, seed, kept)
+
+
+def _official(
+    name: str,
+    folder: Path,
+    titles: tuple[str, ...],
+    flips: bool,
+    classes: tuple[int, ...] | None,
+    val: float,
+    seed: int,
+    kept: dict[str, Any],
+) -> Data:
+    """Ten classes from four files: the official test files for testing, validation taken from the training files.
+
+    Args:
+        name: of the dataset.
+        folder: with the files.
+        titles: of the classes.
+        flips: whether a mirrored image is one of the same class.
+        classes: labels that are used; None for all.
+        val: share of the training samples for validation.
+        seed: of that split.
+        kept: which training samples are kept, and with a label.
+    """
     chosen = check_classes(classes, 10)
     train, test = (select_classes(split, chosen, 10) for split in _read_pool(folder))
-    names = tuple(str(digit) for digit in chosen)
-    schema = Schema("classification", "image", tuple(train.x.shape[1:]), len(names), names)
+    names = tuple(titles[label] for label in chosen)
+    schema = Schema("classification", "image", tuple(train.x.shape[1:]), len(names), names, flips=flips)
     trained, validation = _hold_out(train, val, seed)
-    return assemble(
-        "mnist",
-        schema,
-        trained,
-        validation,
-        test,
-        seed=seed,
-        labels_per_class=labels_per_class,
-        unlabelled=unlabelled,
-        limit=limit,
-        arguments={"val": val} | ({} if classes is None else {"classes": chosen}),
-    )
+    arguments = {"val": val} | ({} if classes is None else {"classes": chosen})
+    return assemble(name, schema, trained, validation, test, seed=seed, arguments=arguments, **kept)
 
 
 def _find(root: str | None, name: str, torch_name: str, how: str) -> Path:
