@@ -39,7 +39,7 @@ def content_key(job: Job, ordinal: int) -> str:
         "baseline": describe(run.baseline),
         "data": run.data.fingerprint or data_digest(run.data),
         "trainer": trainer,
-        "optimizer": asdict(run.settings.optimizer),
+        "optimizer": _optimizer(job),
         "scheduler": asdict(run.settings.scheduler),
         "epochs": job.epochs,
         "lr": job.lr,
@@ -52,6 +52,15 @@ def content_key(job: Job, ordinal: int) -> str:
         "code": own_code(),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _optimizer(job: Job) -> dict[str, Any]:
+    """The optimizer's settings; without Parts, which may read it, the run's learning rate is not the fit's own.
+
+    A teacher with a rate of its own is the same whatever rate its student has.
+    """
+    found = asdict(job.run.settings.optimizer)
+    return found if job.parts else found | {"lr": None}
 
 
 def describe_part(part: Part) -> dict[str, Any]:

@@ -126,8 +126,11 @@ def test_the_key_holds_everything_that_matters(tmp_path: Path) -> None:
         content_key(job_of(make_run(tmp_path / "elsewhere")), 0),
         content_key(job_of(base, name="another name"), 0),
         content_key(job_of(run(checkpoint_seconds=1.0, threads=1, workers=0, eval_batch_size=7, max_epochs=9)), 0),
+        content_key(job_of(run(optimizer=Optimizer(lr=0.7))), 0),  # the fit has its own rate
     ]
     assert set(same_results) == {keys[0]}
+    may_read_it = content_key(job_of(run(optimizer=Optimizer(lr=0.7)), parts=[Strength()]), 0)
+    assert may_read_it not in keys
 
 
 def test_a_parts_key_follows_its_arguments_its_modules_and_its_code(
