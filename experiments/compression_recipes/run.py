@@ -1,6 +1,6 @@
 """The compression recipes, each over seeds, with the control beside it.
 
-    python experiments/compression_recipes/run.py             # all, about half an hour on two cores
+    python experiments/compression_recipes/run.py             # all, about an hour of one core
     python experiments/compression_recipes/run.py relu_to_cubic
 
 Results go to results.json (one entry a recipe and seed; finished ones are not repeated) and table.md beside this file.
