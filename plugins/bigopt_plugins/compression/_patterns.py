@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -36,6 +37,8 @@ def block_scores(weight: Tensor, block: tuple[int, int], norm: str) -> Tensor:
         ``(ceil(rows / block rows), ceil(columns / block columns))``
     """
     matrix = weight.reshape(len(weight), -1)
+    if block == (1, 1):
+        return matrix.abs()
     power = 1 if norm == "l1" else 2
     sums = _block_sums(matrix.abs() ** power, block)
     return (sums / _block_sums(torch.ones_like(matrix), block)) ** (1 / power)
@@ -43,6 +46,8 @@ def block_scores(weight: Tensor, block: tuple[int, int], norm: str) -> Tensor:
 
 def spread(mask: Tensor, block: tuple[int, int], shape: torch.Size) -> Tensor:
     """A bool of each block as a bool of each weight."""
+    if block == (1, 1):
+        return mask.reshape(shape)
     rows, columns = shape[0], math.prod(shape[1:])
     wide = mask.repeat_interleave(block[0], 0).repeat_interleave(block[1], 1)
     return wide[:rows, :columns].reshape(shape)
@@ -59,30 +64,40 @@ def n_of_m(weight: Tensor, m: int, n: int) -> Tensor:
 
 def lamp(scores: Tensor) -> Tensor:
     """``s_u² / Σ s_v²`` over the ``v`` with ``s_v ≥ s_u`` (Lee et al. 2021, eq. 4), so that layers can be compared."""
-    squares = scores.reshape(-1).double() ** 2
-    order = squares.argsort(descending=True, stable=True)
-    sums = squares[order].cumsum(0)
-    values = torch.empty_like(squares)
-    values[order] = squares[order] / sums.clamp_min(torch.finfo(torch.float64).tiny)
+    flat = scores.reshape(-1)
+    order = flat.argsort(descending=True, stable=True)
+    squares = flat[order].double().square_()
+    sums = squares.cumsum(0).clamp_min_(torch.finfo(torch.float64).tiny)
+    values = torch.empty_like(flat)
+    values[order] = squares.div_(sums).to(flat.dtype)
     return values.reshape(scores.shape)
 
 
-def best_blocks(scores: Mapping[str, Tensor], pool: Sequence[str], strength: float, floor: float) -> dict[str, Tensor]:
-    """True at the best blocks of some layers together: as many as are left of those that are not zero."""
-    flat = torch.cat([_with_floor(scores[name].reshape(-1), floor) for name in pool]) if pool else torch.empty(0)
+def best_blocks(scores: dict[str, Tensor], pool: Sequence[str], strength: float, floor: float) -> dict[str, Tensor]:
+    """True at the best blocks of some layers together: as many as are left of those that are not zero.
+
+    The pool's scores are taken out of ``scores``, so that they need no memory any more.
+    """
+    shapes = {name: scores[name].shape for name in pool}
+    sizes = [shape.numel() for shape in shapes.values()]
+    flat = torch.cat([scores.pop(name).reshape(-1) for name in pool]) if pool else torch.empty(0)
+    for part in flat.split(sizes):
+        part[largest(part, math.ceil(floor * len(part))) & (part > 0)] = math.inf  # these must stay
     count = max(round(float((flat > 0).sum()) * (1 - strength)), int(flat.isinf().sum()), len(pool) > 0)
-    mask = torch.zeros_like(flat, dtype=torch.bool)
-    mask[flat.argsort(descending=True, stable=True)[:count]] = True
-    parts = mask.split([scores[name].numel() for name in pool])
-    return {name: part.reshape(scores[name].shape) for name, part in zip(pool, parts, strict=True)}
+    parts = largest(flat, count).split(sizes)
+    return {name: part.reshape(shapes[name]) for name, part in zip(pool, parts, strict=True)}
 
 
-def _with_floor(scores: Tensor, floor: float) -> Tensor:
-    """The scores, with infinity at the best ones that must stay."""
-    scores = scores.clone()
-    best = scores.argsort(descending=True, stable=True)[: math.ceil(floor * len(scores))]
-    scores[best[scores[best] > 0]] = math.inf
-    return scores
+def largest(values: Tensor, count: int) -> Tensor:
+    """True at the ``count`` largest of ``(N,)``, of equal ones at the first; sorting would need more memory."""
+    if not 0 < count < len(values):
+        return torch.full_like(values, count > 0, dtype=torch.bool)
+    at = len(values) - count
+    least = float(np.partition(values.cpu().numpy(), at)[at])
+    found = values > least
+    ties = (values == least).nonzero().flatten()
+    found[ties[: count - int(found.sum())]] = True
+    return found
 
 
 def _block_sums(matrix: Tensor, block: tuple[int, int]) -> Tensor:

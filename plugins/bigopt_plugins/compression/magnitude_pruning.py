@@ -110,13 +110,15 @@ class MagnitudePruning(Part):
             assert block is not None
             together = self.ranking != "local"
             floor = self.min_left if together else 0.0
-            scores = {name: block_scores(weight, block, self.norm) for name, weight in chosen.items()}
-            if self.ranking == "lamp":
-                scores = {name: lamp(values) for name, values in scores.items()}
+            scores = {name: self._scores(weight, block) for name, weight in chosen.items()}
             pools = [list(scores)] if together else [[name] for name in scores]
             best = {name: mask for pool in pools for name, mask in best_blocks(scores, pool, strength, floor).items()}
             kept = {name: spread(mask, block, chosen[name].shape) for name, mask in best.items()}
         hold(model, {f"{name}.weight": mask & (chosen[name] != 0) for name, mask in kept.items()})
+
+    def _scores(self, weight: Tensor, block: tuple[int, int]) -> Tensor:
+        scores = block_scores(weight, block, self.norm)
+        return lamp(scores) if self.ranking == "lamp" else scores
 
     def callbacks(self, run: Run) -> list[Any]:
         """Holds the zeros in each fit."""

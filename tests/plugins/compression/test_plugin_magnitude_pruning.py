@@ -17,7 +17,7 @@ from bigopt.vocabulary.errors import RequestError
 from bigopt.vocabulary.network import Network
 from bigopt.vocabulary.settings import Optimizer, Recover, Schedule, StepOptions
 from bigopt_plugins.compression._held import KeepZeros
-from bigopt_plugins.compression._patterns import block_scores, lamp
+from bigopt_plugins.compression._patterns import block_scores, lamp, largest
 from bigopt_plugins.compression.magnitude_pruning import MagnitudePruning
 
 
@@ -212,3 +212,12 @@ def test_same_model_same_mask(tmp_path):
     for run in (one, two):
         MagnitudePruning().apply(run, 0.8)
     assert all(torch.equal(a, b) for a, b in zip(one.model.parameters(), two.model.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("count", [0, 1, 7, 19, 20])
+def test_the_largest_are_those_of_a_stable_sort(count):
+    values = torch.tensor([3, 0, 1, 3, 2] * 4).float() + torch.tensor([0.0, 0, 0, 0, float("inf")] * 4)
+    expected = torch.zeros(20, dtype=torch.bool)
+    expected[values.argsort(descending=True, stable=True)[:count]] = True
+    assert torch.equal(largest(values, count), expected)
+    assert torch.equal(largest(values.double(), count), expected)
