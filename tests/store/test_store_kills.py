@@ -24,6 +24,6 @@ def test_killed_writer_leaves_a_complete_version(name, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     kills, versions, orphans = (int(word) for word in done.stdout.split() if word.isdecimal())
-    assert kills == KILLS and versions >= KILLS // 5  # on a busy machine many are hit before their first write
+    assert kills == KILLS and versions >= KILLS // 2
     if name != "journal":
         assert orphans >= 5  # the kills did hit writes in progress

@@ -57,8 +57,18 @@ def fashion_mnist(
     folder = _find(
         root, "fashion-mnist", "FashionMNIST", "install Debian's package (apt-get install dataset-fashion-mnist)"
     )
-    kept = {"labels_per_class": labels_per_class, "unlabelled": unlabelled, "limit": limit}
-    return _official("fashion_mnist", folder, _CLOTHES, True, classes, val, seed, kept)
+    return _official(
+        "fashion_mnist",
+        folder,
+        _CLOTHES,
+        classes,
+        val,
+        flips=True,
+        seed=seed,
+        labels_per_class=labels_per_class,
+        unlabelled=unlabelled,
+        limit=limit,
+    )
 
 
 def mnist(
@@ -89,19 +99,30 @@ def mnist(
     folder = _find(
         root, "mnist", "MNIST", "download its four IDX files (5,000 of its images come with dataset=mnist5k)"
     )
-    kept = {"labels_per_class": labels_per_class, "unlabelled": unlabelled, "limit": limit}
-    return _official("mnist", folder, tuple(map(str, range(10))), False, classes, val, seed, kept)
+    return _official(
+        "mnist",
+        folder,
+        tuple(map(str, range(10))),
+        classes,
+        val,
+        flips=False,
+        seed=seed,
+        labels_per_class=labels_per_class,
+        unlabelled=unlabelled,
+        limit=limit,
+    )
 
 
 def _official(
     name: str,
     folder: Path,
     titles: tuple[str, ...],
-    flips: bool,
     classes: tuple[int, ...] | None,
     val: float,
+    *,
+    flips: bool,
     seed: int,
-    kept: dict[str, Any],
+    **kept: Any,
 ) -> Data:
     """Ten classes from four files: the official test files for testing, validation taken from the training files.
 
@@ -109,10 +130,10 @@ def _official(
         name: of the dataset.
         folder: with the files.
         titles: of the classes.
-        flips: whether a mirrored image is one of the same class.
         classes: labels that are used; None for all.
         val: share of the training samples for validation.
-        seed: of that split.
+        flips: whether a mirrored image is one of the same class.
+        seed: of the split.
         kept: which training samples are kept, and with a label.
     """
     chosen = check_classes(classes, 10)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from typing import Literal
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bigopt.vocabulary.errors import RequestError
-from bigopt.vocabulary.patterns import SHOWN
+from bigopt.vocabulary.patterns import unknown
 from bigopt.vocabulary.run import recording
 
 Head = Literal["linear", "mlp", "conv"]
@@ -124,19 +123,12 @@ def matching(net: nn.Module, patterns: Sequence[str]) -> list[str]:
         RequestError: a pattern that fits nothing; the nearest names are listed.
     """
     names = [name for name, _ in net.named_modules() if name]
-    problems = []
-    for pattern in patterns:
-        if not any(_fits(name, pattern) for name in names):
-            near = difflib.get_close_matches(pattern, names, n=3)
-            listed = ", ".join(near or names[:SHOWN])
-            problems.append(
-                f"transfer.layers: {pattern!r} fits no layer of the model; {'near' if near else 'some'}: {listed}"
-            )
-    if problems:
+    if problems := unknown("transfer.layers", patterns, names, "layer of the model", _fits):
         raise RequestError(problems)
-    return [name for name in names if any(_fits(name, pattern) for pattern in patterns)]
+    return [name for name in names if _fits(name, patterns)]
 
 
-def _fits(name: str, pattern: str) -> bool:
-    parts, wanted = name.split("."), pattern.removeprefix("net.").split(".")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+def _fits(name: str, patterns: Iterable[str]) -> bool:
+    parts = name.split(".")
+    wanted = (pattern.removeprefix("net.").split(".") for pattern in patterns)
+    return any(len(parts) == len(one) and all(map(fnmatchcase, parts, one)) for one in wanted)
